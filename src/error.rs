@@ -1,0 +1,95 @@
+//! The one error type of the library. Every message is a sentence that names the file, key or value, what was expected
+//! and what was found. It knows no exit codes and prints nothing; the binary does both in one place.
+
+use std::path::{Path, PathBuf};
+
+/// Shorthand for a result of this library.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong, as sentences.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file that can't be opened, read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A file whose content as a whole is not what it should be.
+    #[error("{}: expected {expected}, found {found}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
+    /// One key (a tensor, a configuration entry, a recipe line) of a file.
+    #[error("{}: `{key}`: expected {expected}, found {found}", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// The key inside it.
+        key: String,
+        /// What it should hold.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
+    /// A value given by the caller (a flag, a request field, an argument).
+    #[error("{name}: expected {expected}, found {found}")]
+    Value {
+        /// The name by which the caller knows the value.
+        name: String,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
+    /// Training met a loss that is not a finite number.
+    #[error("the loss is {loss} at step {step}: training stopped; the last good checkpoint is kept")]
+    Diverged {
+        /// The optimiser step, counted from 1.
+        step: u64,
+        /// The loss as it was.
+        loss: f64,
+    },
+    /// The device or the tensor library failed while running.
+    #[error("{0}")]
+    Run(String),
+}
+
+impl Error {
+    /// True when the input was refused before anything was done (exit code 2 of the binary).
+    pub fn is_refusal(&self) -> bool {
+        !matches!(self, Error::Diverged { .. } | Error::Run(_))
+    }
+
+    /// A file that can't be opened, read or written.
+    pub fn io(path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Error::Io { path: path.as_ref().into(), source }
+    }
+
+    /// A file whose content as a whole is wrong.
+    pub fn file(path: impl AsRef<Path>, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Error::File { path: path.as_ref().into(), expected: expected.into(), found: found.into() }
+    }
+
+    /// One key of a file.
+    pub fn key(
+        path: impl AsRef<Path>,
+        key: impl Into<String>,
+        expected: impl Into<String>,
+        found: impl Into<String>,
+    ) -> Self {
+        Error::Key { path: path.as_ref().into(), key: key.into(), expected: expected.into(), found: found.into() }
+    }
+
+    /// A value given by the caller.
+    pub fn value(name: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
+        Error::Value { name: name.into(), expected: expected.into(), found: found.into() }
+    }
+}

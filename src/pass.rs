@@ -1,0 +1,101 @@
+//! The one verb of decoding: a pass over lanes. A model stores finished ids (keys and values), scores open ids, and answers
+//! one [`Proposal`] for each row asked for. Prefill, denoising, storing and several sequences side by side are all this one
+//! call, so one counter counts passes. Nothing here decides which proposal is accepted (that is `sample`) and nothing here
+//! knows how a model computes.
+
+use crate::error::Result;
+
+/// How a row of logits becomes a distribution to draw from. Order: ban the mask id, temperature, nucleus, renormalise, draw.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Filter {
+    /// Logits are divided by this; 0 means the most probable token.
+    pub temperature: f64,
+    /// Which tail is cut.
+    pub nucleus: Nucleus,
+}
+
+/// Nucleus filtering (Holtzman et al. 2020), in the two variants that are in use.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Nucleus {
+    /// Keep everything.
+    Off,
+    /// Keep the smallest set whose probability reaches `p`: the token that crosses `p` is kept.
+    Usual(f64),
+    /// The official BD3-LM rule: keep tokens whose cumulative probability is at most `p` (the one that crosses is dropped),
+    /// and always the most probable one.
+    Strict(f64),
+}
+
+/// Which open rows to answer for, and how.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Rows of the open block, ascending, each below `open.len()`.
+    pub rows: Vec<usize>,
+    /// One uniform number in [0, 1) per row: the draw.
+    pub uniforms: Vec<f64>,
+    /// How logits become a distribution.
+    pub filter: Filter,
+    /// How many most probable alternatives to report per row (0: none).
+    pub alternatives: usize,
+}
+
+/// What the model says about one row of the open block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Proposal {
+    /// Row in the open block.
+    pub row: usize,
+    /// The token drawn.
+    pub token: u32,
+    /// Its probability before temperature and nucleus (the mask id banned).
+    pub raw_prob: f64,
+    /// Its probability after temperature and nucleus.
+    pub prob: f64,
+    /// Entropy in nats of the distribution before temperature and nucleus.
+    pub entropy: f64,
+    /// The most probable other token and its probability, before temperature and nucleus.
+    pub runner_up: (u32, f64),
+    /// Probability of the id that stands in this row now, before temperature and nucleus (0 for the mask id).
+    pub standing: f64,
+    /// The most probable tokens, best first, before temperature and nucleus.
+    pub alternatives: Vec<(u32, f64)>,
+}
+
+/// One sequence in a pass.
+pub struct Lane<'a, C> {
+    /// Keys and values of the blocks stored so far.
+    pub cache: &'a mut C,
+    /// Finished ids to store, in front of the open ones: whole blocks, directly after what the cache holds.
+    pub store: &'a [u32],
+    /// The open block's ids, directly after the stored ones (may be empty: store only). They see the cache, the stored ids
+    /// and each other, and are not written to the cache.
+    pub open: &'a [u32],
+    /// Which rows to answer for.
+    pub ask: &'a Ask,
+}
+
+/// A sequence's stored keys and values. They belong to one model and one block size.
+pub trait Cache {
+    /// Number of positions ever stored, that is the absolute position of the next id.
+    fn end(&self) -> usize;
+    /// Number of positions held now (less than `end` after `drop_oldest`).
+    fn held(&self) -> usize;
+    /// Forget everything from absolute position `end` on. It must lie on a block border and inside what is held.
+    fn truncate(&mut self, end: usize);
+    /// Forget the oldest `count` held positions; the others keep their absolute, rotated keys.
+    fn drop_oldest(&mut self, count: usize);
+}
+
+/// A model that decodes.
+pub trait Denoiser {
+    /// Its cache.
+    type Cache: Cache;
+
+    /// The id of the mask.
+    fn mask_id(&self) -> u32;
+
+    /// An empty cache for one sequence decoded at this block size.
+    fn cache(&self, block: usize) -> Self::Cache;
+
+    /// One forward evaluation over all lanes: store, score, answer. Proposals come lane by lane, in the order of `ask.rows`.
+    fn pass(&self, lanes: &mut [Lane<'_, Self::Cache>]) -> Result<Vec<Vec<Proposal>>>;
+}
