@@ -1,0 +1,92 @@
+//! A config.json, read key by key, so that every complaint names the file and the key.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// An open config.json.
+pub struct Config {
+    path: PathBuf,
+    map: Map<String, Value>,
+}
+
+impl Config {
+    /// Reads a file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
+        Self::parse(path, &bytes)
+    }
+
+    /// Reads bytes; `path` names them in errors.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
+        let text = std::str::from_utf8(bytes)
+            .map_err(|e| Error::file(path, "UTF-8 text", format!("a wrong byte at offset {}", e.valid_up_to())))?;
+        if text.trim().is_empty() {
+            return Err(Error::file(path, "a JSON object", "an empty file"));
+        }
+        match serde_json::from_str(text) {
+            Ok(Value::Object(map)) => Ok(Self { path: path.into(), map }),
+            Ok(other) => Err(Error::file(path, "a JSON object", kind(&other))),
+            Err(e) => Err(Error::file(path, "a JSON object", e.to_string())),
+        }
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A key of any type, if it is there and not null.
+    pub fn get(&self, key: &str) -> Option<&Value> {
+        self.map.get(key).filter(|v| !v.is_null())
+    }
+
+    fn typed<T>(&self, key: &str, expected: &str, convert: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        convert(value).map(Some).ok_or_else(|| Error::key(&self.path, key, expected, value.to_string()))
+    }
+
+    /// A whole number, if the key is there.
+    pub fn opt_usize(&self, key: &str) -> Result<Option<usize>> {
+        self.typed(key, "a whole number", |v| v.as_u64().and_then(|v| usize::try_from(v).ok()))
+    }
+
+    /// A whole number.
+    pub fn usize(&self, key: &str) -> Result<usize> {
+        self.opt_usize(key)?.ok_or_else(|| self.missing(key, "a whole number"))
+    }
+
+    /// A number, if the key is there.
+    pub fn opt_f64(&self, key: &str) -> Result<Option<f64>> {
+        self.typed(key, "a number", Value::as_f64)
+    }
+
+    /// true or false, if the key is there.
+    pub fn opt_bool(&self, key: &str) -> Result<Option<bool>> {
+        self.typed(key, "true or false", Value::as_bool)
+    }
+
+    /// A text, if the key is there.
+    pub fn opt_str(&self, key: &str) -> Result<Option<&str>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        value.as_str().map(Some).ok_or_else(|| Error::key(&self.path, key, "a text", value.to_string()))
+    }
+
+    /// The error for a key that must be there.
+    pub fn missing(&self, key: &str, expected: &str) -> Error {
+        Error::key(&self.path, key, expected, "no such key")
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
