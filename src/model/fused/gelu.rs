@@ -8,7 +8,7 @@ use super::pieces;
 use super::simd::{exp, mul_add, vectorised};
 
 /// 2 sqrt(2/pi).
-const TWICE_ROOT: f32 = 1.595_769_1;
+const TWICE_ROOT: f32 = 1.595_769_2;
 const CUBIC: f32 = 0.044_715;
 
 /// `z [rows, n]`, `bias [n]`: gelu(z + bias), `[rows, n]`.

@@ -79,9 +79,10 @@ pub enum Write {
 /// # Panics
 /// If the shapes do not fit.
 pub fn matmul(dst: MatrixMut, a: Matrix, b: Matrix, write: Write) {
-    assert_eq!((dst.rows, dst.cols, a.cols), (a.rows, b.cols, b.rows), "shapes of a product");
-    // SAFETY: `dst` is borrowed exclusively and holds rows x cols numbers at its stride, checked when it was made.
-    unsafe { run(dst.data.as_mut_ptr(), dst.row_stride, a, b, write) }
+    let MatrixMut { data, rows, cols, row_stride } = dst;
+    assert_eq!((rows, cols, a.cols), (a.rows, b.cols, b.rows), "shapes of a product");
+    // SAFETY: `data` is borrowed exclusively and holds rows x cols numbers at its stride, checked when `dst` was made.
+    unsafe { run(data.as_mut_ptr(), row_stride, a, b, write) }
 }
 
 /// `a b` as a new contiguous matrix, in parallel.
