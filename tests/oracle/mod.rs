@@ -5,6 +5,7 @@ use std::path::Path;
 
 pub mod golden;
 pub mod noise;
+pub mod sampling;
 
 use golden::Check;
 
@@ -12,12 +13,17 @@ type CheckFile = fn(&Path, &Path) -> Check;
 
 /// The check that belongs to a golden file, by its name.
 fn check_of(file: &str) -> Option<CheckFile> {
-    let checks: [(&str, CheckFile); 5] = [
+    let checks: [(&str, CheckFile); 10] = [
         ("schedules.safetensors", noise::schedules),
         ("sample_t.safetensors", noise::sample_t),
         ("resample.safetensors", noise::resample),
         ("clip_grid.json", noise::clip_grid),
         ("variance_search.json", noise::variance_search),
+        ("sample_block", sampling::sample_block),
+        ("traj_first_hitting_block", sampling::first_hitting_trajectory),
+        ("traj_ddpm_T", sampling::ancestral_trajectory),
+        ("stop_conditions.json", sampling::stop_conditions),
+        ("sedd.safetensors", sampling::sedd),
     ];
     checks.into_iter().find(|(prefix, _)| file.starts_with(prefix)).map(|(_, check)| check)
 }
