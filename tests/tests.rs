@@ -1,1 +1,4 @@
+mod noise;
 mod oracle;
+mod sampling;
+mod scripted;

@@ -178,6 +178,11 @@ impl<C: Cache> Sampler<C> {
         self.passes
     }
 
+    /// Keys and values as the last pass left them.
+    pub fn cache(&self) -> &C {
+        &self.cache
+    }
+
     /// The text so far: the prompt and what is committed after it, cut to the length asked for.
     pub fn ids(&self) -> &[u32] {
         let text = self.canvas.text();
