@@ -1,4 +1,4 @@
-//! The one integration binary.
-
-#[cfg(feature = "train")]
+mod noise;
 mod oracle;
+mod sampling;
+mod scripted;

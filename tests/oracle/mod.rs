@@ -1,50 +1,43 @@
-//! Every number that the official code left in an oracle folder, against ours. `BD3_ORACLE=DIR` names another folder with the
-//! same kinds of file, its own `config.json`, other block sizes and lengths; the default is the copy beside this file.
+//! Numbers of the official code: one function per kind of golden file. A check reads every shape from its file and
+//! `config.json`, so that other folders (other block sizes and lengths) run through the same functions.
 
-mod golden;
-mod network;
+use std::path::Path;
 
-use std::path::{Path, PathBuf};
+pub mod golden;
+pub mod noise;
+pub mod sampling;
 
 use golden::Check;
 
-/// Which check a file gets, by its name.
-fn check(dir: &Path, path: &Path) -> Option<Check> {
-    let name = path.file_name()?.to_str()?;
-    let block = || name.split("block").nth(1)?.split(['_', '.']).next()?.parse::<usize>().ok();
-    Some(match name {
-        "embedders.safetensors" => network::embedders(dir, path),
-        "ar.safetensors" => network::next_token(dir, path),
-        "sedd.safetensors" => network::score(dir, path),
-        "bd3lm_block1_nll.safetensors" => network::exact_nll(dir, path),
-        _ if name.ends_with("_beta_gt_half.safetensors") => network::unweighted(dir, path, block()?),
-        _ if name.starts_with("bd3lm_block") || name.starts_with("mdlm_block") => network::masked(dir, path),
-        _ => return None,
-    })
+type CheckFile = fn(&Path, &Path) -> Check;
+
+/// The check that belongs to a golden file, by its name.
+fn check_of(file: &str) -> Option<CheckFile> {
+    let checks: [(&str, CheckFile); 10] = [
+        ("schedules.safetensors", noise::schedules),
+        ("sample_t.safetensors", noise::sample_t),
+        ("resample.safetensors", noise::resample),
+        ("clip_grid.json", noise::clip_grid),
+        ("variance_search.json", noise::variance_search),
+        ("sample_block", sampling::sample_block),
+        ("traj_first_hitting_block", sampling::first_hitting_trajectory),
+        ("traj_ddpm_T", sampling::ancestral_trajectory),
+        ("stop_conditions.json", sampling::stop_conditions),
+        ("sedd.safetensors", sampling::sedd),
+    ];
+    checks.into_iter().find(|(prefix, _)| file.starts_with(prefix)).map(|(_, check)| check)
 }
 
 #[test]
-fn oracle() {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/bd3lm");
-    let dir = std::env::var_os("BD3_ORACLE").map_or(default, PathBuf::from);
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()).collect();
-    files.sort();
+fn noise_and_sampling_files() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/bd3lm");
     let mut failures = Vec::new();
-    let mut checked = 0;
-    for path in files {
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        match check(&dir, &path) {
-            None => println!("{name}: no check"),
-            Some(Ok(())) => {
-                println!("{name}: ok");
-                checked += 1;
-            }
-            Some(Err(problem)) => {
-                println!("{name}: {problem}");
-                failures.push(format!("{name}: {problem}"));
-            }
+    for entry in std::fs::read_dir(&dir).unwrap() {
+        let path = entry.unwrap().path();
+        let Some(check) = check_of(path.file_name().unwrap().to_str().unwrap()) else { continue };
+        if let Err(failure) = check(&dir, &path) {
+            failures.push(format!("{}: {failure}", path.display()));
         }
     }
-    println!("checked {checked} files");
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
