@@ -1,3 +1,6 @@
+//! All integration tests, one binary.
+
+mod data;
 mod noise;
 mod oracle;
 mod sampling;
