@@ -48,6 +48,13 @@ pub enum Reason {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
+    /// A sample starts. Blocks that the prompt fills are final as they stand and are not opened.
+    Started {
+        /// The given ids, bos first; a mask id among them is a gap to be filled.
+        prompt: Vec<u32>,
+        /// The block size.
+        block: usize,
+    },
     /// A block opens at `start` with these ids (masks and fixed tokens).
     BlockOpened {
         /// Absolute position of its first token.
@@ -73,7 +80,7 @@ pub enum Event {
     Finished {
         /// Forward evaluations spent.
         passes: u64,
-        /// New tokens (after the prompt, after the cut to the length asked for).
+        /// New tokens: after the prompt, after the cut to the length asked for, and those that filled gaps of the prompt.
         tokens: usize,
         /// Why it ended.
         reason: Reason,
@@ -90,6 +97,18 @@ impl Sink for Vec<Event> {
     fn event(&mut self, event: &Event) -> bool {
         self.push(event.clone());
         true
+    }
+}
+
+impl<S: Sink + ?Sized> Sink for &mut S {
+    fn event(&mut self, event: &Event) -> bool {
+        (**self).event(event)
+    }
+}
+
+impl<S: Sink + ?Sized> Sink for Box<S> {
+    fn event(&mut self, event: &Event) -> bool {
+        (**self).event(event)
     }
 }
 

@@ -69,17 +69,17 @@ impl Terms {
     }
 
     /// The weighted terms spread over the positions of the stream: the per-token bound, in nats.
-    pub fn per_position(&self, nll: &[f32], positions: usize) -> Vec<f64> {
+    pub fn per_position(&self, nll: &[f64], positions: usize) -> Vec<f64> {
         let mut all = vec![0.0; positions];
         for ((&row, &weight), &nll) in self.rows.iter().zip(&self.weights).zip(nll) {
-            all[row as usize] += weight * f64::from(nll);
+            all[row as usize] += weight * nll;
         }
         all
     }
 }
 
 /// The loss as a differentiable scalar `[1, 1]`, and `-log p(target)` of every term in nats.
-pub fn cross_entropy(model: &Dit, stream: Tensor<2>, terms: &Terms, denominator: f64) -> Result<(Tensor<2>, Vec<f32>)> {
+pub fn cross_entropy(model: &Dit, stream: Tensor<2>, terms: &Terms, denominator: f64) -> Result<(Tensor<2>, Vec<f64>)> {
     let rows = ops::gather(model.form, stream, &terms.rows);
     let weights: Vec<f32> = terms.weights.iter().map(|w| (w / denominator) as f32).collect();
     ops::head_nll(

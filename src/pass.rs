@@ -3,7 +3,11 @@
 //! call, so one counter counts passes. Nothing here decides which proposal is accepted (that is `sample`) and nothing here
 //! knows how a model computes.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+mod propose;
+
+pub use propose::{Query, cut, exponential_race, propose};
 
 /// How a row of logits becomes a distribution to draw from. Order: ban the mask id, temperature, nucleus, renormalise, draw.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,6 +16,29 @@ pub struct Filter {
     pub temperature: f64,
     /// Which tail is cut.
     pub nucleus: Nucleus,
+}
+
+impl Filter {
+    /// The model's own distribution.
+    pub const NONE: Self = Self { temperature: 1.0, nucleus: Nucleus::Off };
+    /// Always the most probable token.
+    pub const GREEDY: Self = Self { temperature: 0.0, nucleus: Nucleus::Off };
+
+    /// Refuses what is no filter.
+    ///
+    /// # Errors
+    /// When the temperature is negative or not finite, or a nucleus probability does not lie in (0, 1].
+    pub fn check(&self) -> Result<()> {
+        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
+            return Err(Error::value("temperature", "a number that is not negative", self.temperature.to_string()));
+        }
+        match self.nucleus {
+            Nucleus::Usual(p) | Nucleus::Strict(p) if !(p > 0.0 && p <= 1.0) => {
+                Err(Error::value("top-p", "a number in (0, 1]", p.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Nucleus filtering (Holtzman et al. 2020), in the two variants that are in use.
@@ -37,6 +64,21 @@ pub struct Ask {
     pub filter: Filter,
     /// How many most probable alternatives to report per row (0: none).
     pub alternatives: usize,
+}
+
+impl Ask {
+    /// What to ask of the `index`-th row, for a model that answers with [`propose`].
+    pub fn query(&self, index: usize, open: &[u32], mask_id: u32) -> Query {
+        let row = self.rows[index];
+        Query {
+            row,
+            standing: open[row],
+            uniform: self.uniforms[index],
+            filter: self.filter,
+            alternatives: self.alternatives,
+            mask_id,
+        }
+    }
 }
 
 /// What the model says about one row of the open block.

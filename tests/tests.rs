@@ -1,4 +1,7 @@
-//! The one integration binary.
+//! All integration tests, one binary.
 
-#[cfg(feature = "train")]
+mod data;
+mod noise;
 mod oracle;
+mod sampling;
+mod scripted;

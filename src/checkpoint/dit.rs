@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use super::Config;
-use crate::arch::{Arch, Objective, SizeClip, SpecialIds};
+use crate::arch::{Arch, Objective, ROTARY_BASE, SizeClip, SpecialIds};
 use crate::error::{Error, Result};
 use crate::format::safetensors::{self as st, Float, Named, Tensors};
 use crate::format::write_atomic;
@@ -67,7 +67,7 @@ impl Checkpoint {
     }
 
     fn check_frequencies(&self) -> Result<()> {
-        let ours = Rotary::frequencies(self.arch.head_dim());
+        let ours = Rotary::frequencies(self.arch.head_dim(), ROTARY_BASE);
         let theirs = self.tensors.f32(FREQUENCIES, &[ours.len()])?;
         for (index, (a, b)) in ours.iter().zip(&theirs).enumerate() {
             if (a - b).abs() > 1e-2 * a {
@@ -187,7 +187,7 @@ pub fn save(dir: &Path, model: &Dit, float: Float) -> Result<()> {
         .zip(values)
         .map(|((name, shape), (_, data))| Named { name: format!("{PREFIX}{name}"), shape, data: data.into(), float })
         .collect();
-    let frequencies = Rotary::frequencies(arch.head_dim());
+    let frequencies = Rotary::frequencies(arch.head_dim(), ROTARY_BASE);
     let shape = vec![frequencies.len()];
     tensors.push(Named { name: FREQUENCIES.into(), shape, data: Cow::Owned(frequencies), float: Float::F32 });
     if let Some(clip) = arch.sizes.iter().find(|s| s.size == arch.block) {

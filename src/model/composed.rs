@@ -5,6 +5,7 @@ use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use super::Heads;
+use super::fused::residual::dropout_keep;
 use super::ops::Branch;
 use crate::arch::NORM_EPS;
 use crate::block::{Half, Layout, Place, attends};
@@ -53,8 +54,9 @@ pub fn residual(x: Tensor<2>, branch: Branch) -> Tensor<2> {
         Some(bias) => branch.value + bias,
         None => branch.value,
     };
-    if let Some(dropout) = branch.dropout {
-        let factors = TensorData::new(dropout.factors(rows * width), [rows, width]);
+    if branch.dropout.keep < 1.0 {
+        let factors = dropout_keep(branch.dropout.key, branch.dropout.keep, 0..(rows * width) as u64);
+        let factors = TensorData::new(factors, [rows, width]);
         value = value * Tensor::<2>::from_data(factors, &x.device());
     }
     match branch.gate {
@@ -90,7 +92,7 @@ fn rotate(x: Tensor<4>, heads: &Heads) -> Tensor<4> {
             &x.device(),
         )
     };
-    let (cos, sin) = (table(&heads.rotary.cos), table(&heads.rotary.sin));
+    let (cos, sin) = (table(heads.rotary.cos()), table(heads.rotary.sin()));
     let (low, high) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
     let rotated_low = low.clone() * cos.clone() - high.clone() * sin.clone();
     Tensor::cat(vec![rotated_low, high * cos + low * sin], 3)

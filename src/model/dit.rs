@@ -12,7 +12,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 use super::ops::{self, Branch, Modulation};
 use super::{Dropout, Form, Heads, Rotary};
-use crate::arch::{Arch, FREQUENCIES};
+use crate::arch::{Arch, FREQUENCIES, ROTARY_BASE};
 use crate::block::Layout;
 use crate::error::Result;
 
@@ -58,13 +58,13 @@ pub struct View<'a> {
     /// Noise level per row (score entropy only).
     pub sigma: Sigma<'a>,
     /// Dropout of this step; each branch derives its own key.
-    pub dropout: Option<Dropout>,
+    pub dropout: Dropout,
 }
 
 impl<'a> View<'a> {
     /// Evaluation: no dropout, no noise level.
     pub fn plain(batch: usize, block: usize) -> Self {
-        Self { batch, block, sigma: None, dropout: None }
+        Self { batch, block, sigma: None, dropout: Dropout::OFF }
     }
 }
 
@@ -110,7 +110,7 @@ impl Dit {
             head: ["weight", "bias"].map(|n| get(format!("output_layer.linear.{n}"))),
             final_modulation: modulated
                 .then(|| ["weight", "bias"].map(|n| get(format!("output_layer.adaLN_modulation.{n}")))),
-            rotary: Arc::new(Rotary::new(arch.length, arch.head_dim())),
+            rotary: Arc::new(Rotary::new(arch.length, arch.head_dim(), ROTARY_BASE)),
         })
     }
 
@@ -350,9 +350,9 @@ impl LayerRun<'_> {
         ops::residual(form, x, Branch { value, bias: Some(layer.mlp_2[1].clone()), gate, dropout })
     }
 
-    fn dropout(&self, stream: Stream, branch: u64) -> Option<Dropout> {
-        let drop = self.view.dropout.filter(|d| d.rate > 0.0)?;
+    fn dropout(&self, stream: Stream, branch: u64) -> Dropout {
+        let Dropout { key, keep } = self.view.dropout;
         let place = self.index as u64 * 4 + stream as u64 * 2 + branch;
-        Some(Dropout { key: drop.key.wrapping_add(place.wrapping_mul(0x9E37_79B9_7F4A_7C15)), rate: drop.rate })
+        Dropout { key: key.wrapping_add(place.wrapping_mul(0x9E37_79B9_7F4A_7C15)), keep }
     }
 }

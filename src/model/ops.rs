@@ -1,13 +1,21 @@
 //! The hot operations of the network, each a choice between its composed and its fused form.
 
+use std::sync::Mutex;
+
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::custom::{Grad, Made, custom};
+use super::fused::attention::{self, KeyValueLayout};
+use super::fused::head::{self, Head, HeadGrads};
+use super::fused::norm::{self, Normed};
+use super::fused::{self, embed, gelu, matmul};
 use super::{Dropout, Form, Heads, composed};
 use crate::error::{Error, Result};
 
 /// The quickest form that the device has.
-pub fn best_form(_device: &Device) -> Form {
-    Form::Composed
+pub fn best_form(device: &Device) -> Form {
+    let inner = device.clone().inner();
+    if inner == Device::flex() { Form::Fused } else { Form::Composed }
 }
 
 /// A tensor's numbers, row major.
@@ -48,23 +56,72 @@ impl Modulation {
 }
 
 /// Rows of a table by id: `[ids, width]`.
-pub fn gather(_form: Form, table: Tensor<2>, ids: &[u32]) -> Tensor<2> {
-    composed::gather(table, ids)
+pub fn gather(form: Form, table: Tensor<2>, ids: &[u32]) -> Tensor<2> {
+    if form == Form::Composed {
+        return composed::gather(table, ids);
+    }
+    let [count, width] = table.dims();
+    custom([table], |[table]| {
+        let data = embed::embed_forward(table, ids, width);
+        let ids = ids.to_vec();
+        let shape = [ids.len(), width];
+        Made::new(data, shape, move |[_], grad| [Grad::New(embed::embed_backward(grad, &ids, count))])
+    })
 }
 
 /// `x` `[rows, in]` times `weight` `[out, in]` transposed.
-pub fn linear(_form: Form, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    composed::linear(x, weight)
+pub fn linear(form: Form, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
+    if form == Form::Composed {
+        return composed::linear(x, weight);
+    }
+    let ([rows, _], [out, _]) = (x.dims(), weight.dims());
+    custom([x, weight], |[x, weight]| {
+        Made::new(matmul::linear_forward(x, weight, rows), [rows, out], move |[x, weight], grad| {
+            let (dx, dweight) = matmul::linear_backward(grad, x, weight, rows);
+            [Grad::New(dx), Grad::New(dweight)]
+        })
+    })
 }
 
 /// `LN(x) * weight * (1 + scale) + shift`.
-pub fn norm(_form: Form, x: Tensor<2>, weight: Tensor<2>, modulation: Option<(Tensor<2>, Tensor<2>)>) -> Tensor<2> {
-    composed::norm(x, weight, modulation)
+pub fn norm(form: Form, x: Tensor<2>, weight: Tensor<2>, modulation: Option<(Tensor<2>, Tensor<2>)>) -> Tensor<2> {
+    if form == Form::Composed {
+        return composed::norm(x, weight, modulation);
+    }
+    let shape = x.dims();
+    let Some((shift, scale)) = modulation else {
+        return custom([x, weight], |[x, weight]| {
+            let Normed { y, mean, rstd } = norm::norm_modulate_forward(x, weight, None);
+            Made::new(y, shape, move |[x, weight], grad| {
+                let grads = norm::norm_modulate_backward(grad, x, (&mean, &rstd), weight, None);
+                [Grad::New(grads.x), Grad::New(grads.weight)]
+            })
+        });
+    };
+    custom([x, weight, shift, scale], |[x, weight, shift, scale]| {
+        let modulation = norm::Modulation { shift, scale };
+        let Normed { y, mean, rstd } = norm::norm_modulate_forward(x, weight, Some(modulation));
+        Made::new(y, shape, move |[x, weight, shift, scale], grad| {
+            let modulation = Some(norm::Modulation { shift, scale });
+            let grads = norm::norm_modulate_backward(grad, x, (&mean, &rstd), weight, modulation);
+            let (dshift, dscale) = grads.modulation.unwrap_or_default();
+            [Grad::New(grads.x), Grad::New(grads.weight), Grad::New(dshift), Grad::New(dscale)]
+        })
+    })
 }
 
 /// `gelu(z + bias)`, tanh approximation.
-pub fn bias_gelu(_form: Form, z: Tensor<2>, bias: Tensor<2>) -> Tensor<2> {
-    composed::bias_gelu(z, bias)
+pub fn bias_gelu(form: Form, z: Tensor<2>, bias: Tensor<2>) -> Tensor<2> {
+    if form == Form::Composed {
+        return composed::bias_gelu(z, bias);
+    }
+    let shape = z.dims();
+    custom([z, bias], |[z, bias]| {
+        Made::new(gelu::bias_gelu_forward(z, bias), shape, |[z, bias], grad| {
+            let (dz, dbias) = gelu::bias_gelu_backward(grad, z, bias);
+            [Grad::New(dz), Grad::New(dbias)]
+        })
+    })
 }
 
 /// What joins a residual stream: `gate * dropout(branch + bias)`.
@@ -76,22 +133,72 @@ pub struct Branch {
     /// Its gate, `[groups, d]`.
     pub gate: Option<Tensor<2>>,
     /// Its dropout.
-    pub dropout: Option<Dropout>,
+    pub dropout: Dropout,
 }
 
 /// `x + gate * dropout(branch + bias)`.
-pub fn residual(_form: Form, x: Tensor<2>, branch: Branch) -> Tensor<2> {
-    composed::residual(x, branch)
+pub fn residual(form: Form, x: Tensor<2>, branch: Branch) -> Tensor<2> {
+    if form == Form::Composed {
+        return composed::residual(x, branch);
+    }
+    let Branch { value, bias, gate, dropout } = branch;
+    let shape = x.dims();
+    // An absent bias or gate is an empty input, so that one operation serves all four cases.
+    let device = x.device();
+    let absent = || Tensor::<2>::empty([1, 0], &device);
+    let inputs = [x, value, bias.unwrap_or_else(absent), gate.unwrap_or_else(absent)];
+    custom(inputs, |[x, values, bias, gate]| {
+        let data = fused::residual::residual_forward(x, &joined([values, bias, gate], dropout, shape[1]));
+        Made::new(data, shape, move |[_, values, bias, gate], grad| {
+            let grads = fused::residual::residual_backward(grad, &joined([values, bias, gate], dropout, shape[1]));
+            let optional = |grad: Option<Vec<f32>>| grad.map_or(Grad::None, Grad::New);
+            [Grad::Same, Grad::New(grads.values), optional(grads.bias), optional(grads.gate)]
+        })
+    })
+}
+
+/// A branch of width `d` as the fused operation wants it; an empty bias or gate is none.
+fn joined([values, bias, gate]: [&[f32]; 3], dropout: Dropout, d: usize) -> fused::residual::Branch<'_> {
+    let present = |x| Some(x).filter(|x: &&[f32]| !x.is_empty());
+    fused::residual::Branch { values, bias: present(bias), gate: present(gate), dropout, d }
 }
 
 /// Attention of a stream that sees blocks up to the query's.
-pub fn block_causal(_form: Form, qkv: Tensor<2>, heads: &Heads, block: usize) -> Tensor<2> {
-    composed::block_causal(qkv, heads, block)
+pub fn block_causal(form: Form, qkv: Tensor<2>, heads: &Heads, block: usize) -> Tensor<2> {
+    if form == Form::Composed {
+        return composed::block_causal(qkv, heads, block);
+    }
+    let (shape, rotary) = (heads.shape(block), heads.rotary.clone());
+    let [rows, columns] = qkv.dims();
+    custom([qkv], |[qkv]| {
+        Made::new(attention::block_causal(qkv, shape, &rotary), [rows, columns / 3], move |[qkv], grad| {
+            [Grad::New(attention::block_causal_backward(grad, qkv, shape, &rotary))]
+        })
+    })
 }
 
-/// Attention of the noised stream: its own block, and the clean blocks strictly before it.
-pub fn offset_block(_form: Form, noised: Tensor<2>, clean: Tensor<2>, heads: &Heads, block: usize) -> Tensor<2> {
-    composed::offset_block(noised, clean, heads, block)
+/// Attention of the noised stream: its own block, and the clean blocks strictly before it. `clean` is a stream (q|k|v) or its keys and
+/// values alone (k|v).
+pub fn offset_block(form: Form, noised: Tensor<2>, clean: Tensor<2>, heads: &Heads, block: usize) -> Tensor<2> {
+    if form == Form::Composed {
+        return composed::offset_block(noised, clean, heads, block);
+    }
+    let (shape, rotary) = (heads.shape(block), heads.rotary.clone());
+    let [rows, columns] = noised.dims();
+    let width = columns / 3;
+    let layout = match clean.dims()[1] == columns {
+        true => KeyValueLayout::qkv(width),
+        false => KeyValueLayout::kv(width),
+    };
+    custom([noised, clean], |[noised, clean]| {
+        let data = attention::offset_block(noised, (clean, layout), shape, &rotary);
+        Made::new(data, [rows, width], move |[noised, clean], grad| {
+            let mut dclean = vec![0.0; clean.len()];
+            let clean = (clean, layout);
+            let dnoised = attention::offset_block_backward(grad, noised, clean, &mut dclean, (shape, &rotary));
+            [Grad::New(dnoised), Grad::New(dclean)]
+        })
+    })
 }
 
 /// What the head is asked for each row.
@@ -105,15 +212,40 @@ pub struct Targets<'a> {
 }
 
 /// Output map and cross entropy in one: the loss `sum weight * -log p(target)` as a scalar `[1, 1]`, and `-log p(target)` of
-/// every row.
+/// every row in nats.
 pub fn head_nll(
-    _form: Form,
+    form: Form,
     x: Tensor<2>,
     head: &[Tensor<2>; 2],
     targets: &Targets<'_>,
-) -> Result<(Tensor<2>, Vec<f32>)> {
-    let nll = composed::head_nll(x, head, targets.ids, targets.banned);
-    let weights = TensorData::new(targets.weights.clone(), nll.dims());
-    let loss = (nll.clone() * Tensor::<2>::from_data(weights, &nll.device())).sum().reshape([1, 1]);
-    Ok((loss, to_vec(nll)?))
+) -> Result<(Tensor<2>, Vec<f64>)> {
+    let Targets { ids, weights, banned } = targets;
+    if form == Form::Composed {
+        let nll = composed::head_nll(x, head, ids, *banned);
+        let weights = TensorData::new(weights.clone(), nll.dims());
+        let loss = (nll.clone() * Tensor::<2>::from_data(weights, &nll.device())).sum().reshape([1, 1]);
+        return Ok((loss, to_vec(nll)?.into_iter().map(f64::from).collect()));
+    }
+    let mut nll = Vec::new();
+    let differentiated = x.is_autodiff();
+    let loss = custom([x, head[0].clone(), head[1].clone()], |[x, weight, bias]| {
+        let head = Head { weight, bias, banned: Some(*banned) };
+        // The gradients are made while a chunk of logits is in the cache; the backward pass only scales them.
+        let grads = if differentiated {
+            let (losses, grads) = head::head_nll_and_grads(x, ids, weights, head);
+            nll = losses;
+            Some(Mutex::new(grads))
+        } else {
+            nll = head::head_nll(x, ids, head);
+            None
+        };
+        let total: f64 = nll.iter().zip(weights).map(|(nll, &weight)| nll * f64::from(weight)).sum();
+        Made::new(vec![total as f32], [1, 1], move |[_, _, _], grad| {
+            let scaled = |values: Vec<f32>| Grad::New(values.into_iter().map(|g| g * grad[0]).collect());
+            let taken = grads.as_ref().and_then(|g| Some(std::mem::take(&mut *g.lock().ok()?)));
+            let HeadGrads { x, weight, bias } = taken.unwrap_or_default();
+            [scaled(x), scaled(weight), scaled(bias)]
+        })
+    });
+    Ok((loss, nll))
 }

@@ -73,7 +73,7 @@ impl Golden {
 
 fn numbers(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f64>> {
     fn each<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f64) -> Vec<f64> {
-        bytes.chunks_exact(N).map(|chunk| number(chunk.try_into().unwrap())).collect()
+        bytes.as_chunks().0.iter().map(|chunk| number(*chunk)).collect()
     }
     Some(match dtype {
         Dtype::F64 => each(bytes, f64::from_le_bytes),

@@ -26,7 +26,7 @@ pub struct Head<'a> {
 }
 
 /// Gradients of the weighted sum of the rows' losses.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct HeadGrads {
     /// `[rows, d]`.
     pub x: Vec<f32>,

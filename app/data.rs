@@ -1,0 +1,165 @@
+//! `bd3 data`: text, or toy stories, into a data folder. The work is the library's; here are flags, progress, the summary.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use bd3::data::build::{TRAINED_ON, check_out, train_tokenizer};
+use bd3::data::{Detokenizer, Shares, Summary, Texts, build, toy};
+use bd3::rng::Rng;
+use bd3::tokenizer::Tokenizer;
+use bd3::{Error, Result};
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+/// Turn text into a data folder: token shards, the tokenizer, a summary
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Example:\n  bd3 data stories.jsonl.zst --out data/stories --tokenizer train:4096")]
+pub struct DataArgs {
+    /// Text files or folders: .txt and .jsonl, plain, gzip or zstd
+    #[arg(value_name = "TEXT", required_unless_present = "toy", conflicts_with = "toy")]
+    texts: Vec<PathBuf>,
+    /// Instead of texts, write N short stories from a grammar whose entropy is known
+    #[arg(long, value_name = "N")]
+    toy: Option<u64>,
+    /// The data folder to write (new, or empty)
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// `bytes`, `train:N` (a byte-level BPE of N ids), or a tokenizer.json; default: the built-in model's
+    #[arg(long, value_name = "bytes|train:N|FILE")]
+    tokenizer: Option<String>,
+    /// Shares of train, valid and test; whole documents, by their text and the seed
+    #[arg(long, value_name = "SHARES", default_value = "98,1,1")]
+    split: String,
+    /// Seed of the split (and of toy stories)
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Undo the token spacing of a zero-shot set: wikitext, ptb, lm1b, lambada, scientific-papers
+    #[arg(long, value_name = "NAME")]
+    detokenize: Option<String>,
+    /// The key of a .jsonl line that holds the text
+    #[arg(long, default_value = "text")]
+    field: String,
+    /// Cut .txt files into documents at this text (\n is a newline); without it a file is one document
+    #[arg(long, value_name = "TEXT")]
+    separator: Option<String>,
+}
+
+/// Where documents come from.
+enum Input {
+    Texts(Texts, Option<Detokenizer>),
+    Toy { stories: u64, rng: Rng },
+}
+
+impl Input {
+    fn open(args: &DataArgs) -> Result<Self> {
+        if let Some(stories) = args.toy {
+            return Ok(Input::Toy { stories, rng: Rng::new(args.seed).split("toy") });
+        }
+        let detokenizer = args.detokenize.as_deref().map(Detokenizer::named).transpose()?;
+        let separator = args.separator.as_ref().map(|text| text.replace("\\n", "\n"));
+        let texts = Texts::new(&args.texts, &args.field, separator.as_deref())?;
+        for path in texts.ignored() {
+            eprintln!("note: {} is no .txt or .jsonl file and is left out", path.display());
+        }
+        Ok(Input::Texts(texts, detokenizer))
+    }
+
+    fn documents(&self) -> Box<dyn Iterator<Item = Result<String>> + '_> {
+        match self {
+            Input::Texts(texts, None) => Box::new(texts.documents()),
+            Input::Texts(texts, Some(detokenizer)) => {
+                Box::new(texts.documents().map(|document| document.map(|text| detokenizer.apply(&text))))
+            }
+            Input::Toy { .. } => Box::new(self.stories().map(|story| Ok(story.text))),
+        }
+    }
+
+    /// The toy stories; story i of a seed is always the same.
+    fn stories(&self) -> impl Iterator<Item = toy::Story> + '_ {
+        let (stories, rng) = match self {
+            Input::Toy { stories, rng } => (*stories, Some(rng)),
+            Input::Texts(..) => (0, None),
+        };
+        rng.into_iter().flat_map(move |rng| (0..stories).map(|i| toy::story(&mut rng.split_at("story", i))))
+    }
+}
+
+/// Runs the command. `built_in` is the tokenizer of the model inside the binary, if there is one.
+pub fn run(args: &DataArgs, built_in: Option<&Tokenizer>) -> anyhow::Result<()> {
+    let start = Instant::now();
+    check_out(&args.out)?;
+    let shares = (Shares::parse(&args.split)?, args.seed);
+    let input = Input::open(args)?;
+    let bar = ProgressBar::new_spinner();
+    bar.set_style(ProgressStyle::with_template("{spinner} {msg} {bytes} {bytes_per_sec}")?);
+    let tokenizer = tokenizer(args, built_in, &input, shares, &bar)?;
+    bar.set_message("encoding");
+    let summary = build(input.documents(), &tokenizer, shares, &args.out, &mut |bytes| bar.set_position(bytes))?;
+    bar.finish_and_clear();
+    report(args, &summary, start);
+    println!("{}", object(args, &summary, &input)?);
+    Ok(())
+}
+
+fn tokenizer(
+    args: &DataArgs,
+    built_in: Option<&Tokenizer>,
+    input: &Input,
+    shares: (Shares, u64),
+    bar: &ProgressBar,
+) -> Result<Tokenizer> {
+    let expected = "bytes, train:N or the path of a tokenizer.json";
+    match (args.tokenizer.as_deref(), built_in) {
+        (None, Some(tokenizer)) => Ok(tokenizer.clone()),
+        (None, None) => Err(Error::value("--tokenizer", expected, "none, and no built-in model to take it from")),
+        (Some("bytes"), _) => Ok(Tokenizer::bytes()),
+        (Some(text), _) => match text.strip_prefix("train:") {
+            None => Tokenizer::load(text),
+            Some(size) => {
+                let size = size.parse().map_err(|_| Error::value("--tokenizer", expected, format!("`{text}`")))?;
+                bar.set_message(format!("training a vocabulary of {size} on at most {}", HumanBytes(TRAINED_ON)));
+                train_tokenizer(|| input.documents(), shares, size)
+            }
+        },
+    }
+}
+
+/// The summary for people.
+fn report(args: &DataArgs, summary: &Summary, start: Instant) {
+    for (name, counts) in &summary.splits {
+        eprintln!(
+            "{name:>5}: {} documents, {} tokens, {}",
+            HumanCount(counts.documents),
+            HumanCount(counts.tokens),
+            HumanBytes(counts.bytes)
+        );
+    }
+    if summary.empty > 0 {
+        eprintln!("note: {} documents without text are left out", HumanCount(summary.empty));
+    }
+    let per_token = summary.bytes as f64 / summary.tokens as f64;
+    let seconds = start.elapsed().as_secs_f64();
+    eprintln!("{}: {per_token:.2} bytes a token, {seconds:.1} s", args.out.display());
+}
+
+/// The summary for programs: one object.
+fn object(args: &DataArgs, summary: &Summary, input: &Input) -> anyhow::Result<Value> {
+    let mut object = json!({ "out": args.out });
+    let more = match input {
+        Input::Texts(..) => json!({}),
+        Input::Toy { stories, .. } => {
+            let nats: f64 = input.stories().map(|story| story.nats).sum();
+            json!({
+                "entropy_per_story": toy::entropy(),
+                "nats_per_story": nats / *stories as f64,
+                "nats_per_token": nats / summary.tokens as f64,
+            })
+        }
+    };
+    for part in [serde_json::to_value(summary)?, more] {
+        if let (Value::Object(object), Value::Object(part)) = (&mut object, part) {
+            object.extend(part);
+        }
+    }
+    Ok(object)
+}

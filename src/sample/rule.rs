@@ -1,0 +1,206 @@
+//! Unmasking rules: which masked rows of the open block become known in a pass. One published idea is one variant and one pure
+//! function. Rules that choose positions without looking at proposals ask only for these rows and accept what comes back;
+//! the others ask for every masked row and choose afterwards. Every rule settles at least one row per pass.
+
+use crate::error::{Error, Result};
+use crate::pass::Proposal;
+use crate::rng::Rng;
+
+/// An unmasking rule. Steps are counted per block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Rule {
+    /// One uniformly chosen position per pass: the exact simulation of the reverse process, jump by jump (Zheng et al. 2024,
+    /// first-hitting sampler, proposition 4.1; the default of Arriola et al. 2025).
+    FirstHitting,
+    /// The reverse process on a grid of `steps` + 1 times: each mask stays with probability s/t (Sahoo et al. 2024,
+    /// equation 7). Unlike in the official code the last step reaches s = 0, so that no mask is left over.
+    Ancestral {
+        /// Steps of the time grid.
+        steps: usize,
+    },
+    /// The most probable proposals, a fixed number per pass (Nie et al. 2025, LLaDA, low-confidence remasking). Confidence is
+    /// taken before temperature and nucleus, as there.
+    Confidence {
+        /// Passes that the block's masks are shared among.
+        steps: usize,
+    },
+    /// Every proposal of at least this probability, and always the best one (Wu et al. 2025, Fast-dLLM, confidence-aware
+    /// parallel decoding). Confidence is taken before temperature and nucleus, as there.
+    Threshold {
+        /// The probability, in (0, 1].
+        threshold: f64,
+    },
+}
+
+/// The numbers that a rule may take, as given by the caller.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Knobs {
+    /// Steps per block.
+    pub steps: Option<usize>,
+    /// A probability.
+    pub threshold: Option<f64>,
+}
+
+impl Rule {
+    /// The names of all rules.
+    pub const NAMES: [&str; 4] = ["first-hitting", "ancestral", "confidence", "threshold"];
+
+    /// The rule of a name with its knobs.
+    ///
+    /// # Errors
+    /// When no rule has this name, or it misses a knob, or is given one that it does not take, or one out of range.
+    pub fn named(name: &str, knobs: Knobs) -> Result<Self> {
+        let steps = || knobs.steps.ok_or_else(|| Error::value("steps", format!("a number for rule {name}"), "none"));
+        let rule = match name {
+            "first-hitting" => Self::FirstHitting,
+            "ancestral" => Self::Ancestral { steps: steps()? },
+            "confidence" => Self::Confidence { steps: steps()? },
+            "threshold" => {
+                let threshold = knobs.threshold;
+                Self::Threshold {
+                    threshold: threshold
+                        .ok_or_else(|| Error::value("threshold", "a probability for rule threshold", "none"))?,
+                }
+            }
+            _ => return Err(Error::value("rule", format!("one of {}", Self::NAMES.join(", ")), format!("`{name}`"))),
+        };
+        for (knob, given, taken) in [
+            ("steps", knobs.steps.is_some(), matches!(rule, Self::Ancestral { .. } | Self::Confidence { .. })),
+            ("threshold", knobs.threshold.is_some(), matches!(rule, Self::Threshold { .. })),
+        ] {
+            if given && !taken {
+                return Err(Error::value(knob, format!("none, since rule {name} takes none"), "one"));
+            }
+        }
+        rule.check()?;
+        Ok(rule)
+    }
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::FirstHitting => "first-hitting",
+            Self::Ancestral { .. } => "ancestral",
+            Self::Confidence { .. } => "confidence",
+            Self::Threshold { .. } => "threshold",
+        }
+    }
+
+    /// Refuses numbers out of range.
+    ///
+    /// # Errors
+    /// When there are no steps, or the threshold does not lie in (0, 1].
+    pub fn check(self) -> Result<()> {
+        match self {
+            Self::Ancestral { steps: 0 } | Self::Confidence { steps: 0 } => {
+                Err(Error::value("steps", "at least 1", "0"))
+            }
+            Self::Threshold { threshold } if !(threshold > 0.0 && threshold <= 1.0) => {
+                Err(Error::value("threshold", "a probability in (0, 1]", threshold.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The most passes that a block with this many masks can take.
+    pub fn most_passes(self, masks: usize) -> usize {
+        match self {
+            Self::FirstHitting | Self::Threshold { .. } => masks,
+            Self::Ancestral { steps } | Self::Confidence { steps } => masks.min(steps),
+        }
+    }
+
+    /// The rows to ask for in the next pass: some of `masked` (ascending, not empty), in ascending order.
+    pub(super) fn rows(self, masked: &[usize], clock: &mut Clock, rng: &mut Rng) -> Vec<usize> {
+        match self {
+            Self::FirstHitting => {
+                clock.time *= rng.uniform().powf(1.0 / masked.len() as f64);
+                vec![first_hitting(masked, rng.uniform())]
+            }
+            Self::Ancestral { steps } => ancestral(masked, steps, &mut clock.step, || rng.uniform()),
+            Self::Confidence { .. } | Self::Threshold { .. } => masked.to_vec(),
+        }
+    }
+
+    /// The rows whose proposals are accepted, ascending. `proposals` answer [`Rule::rows`].
+    pub(super) fn accept(self, proposals: &[Proposal], clock: &mut Clock) -> Vec<usize> {
+        match self {
+            Self::FirstHitting | Self::Ancestral { .. } => proposals.iter().map(|proposal| proposal.row).collect(),
+            Self::Confidence { steps } => {
+                let count = quota(clock.masks, steps, clock.step);
+                clock.step += 1;
+                confidence(proposals, count)
+            }
+            Self::Threshold { threshold: least } => threshold(proposals, least),
+        }
+    }
+}
+
+/// Where a rule stands in its block.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Clock {
+    /// Masks in the block when it was opened.
+    pub masks: usize,
+    /// Steps done.
+    pub step: usize,
+    /// Noise level t of the continuous process; only first hitting moves it, and no model that is not conditioned on time sees
+    /// it.
+    pub time: f64,
+}
+
+impl Clock {
+    /// A block opens with this many masks.
+    pub fn new(masks: usize) -> Self {
+        Self { masks, step: 0, time: 1.0 }
+    }
+}
+
+/// One of the masked rows, uniformly.
+pub fn first_hitting(masked: &[usize], uniform: f64) -> usize {
+    masked[((uniform * masked.len() as f64) as usize).min(masked.len() - 1)]
+}
+
+/// The rows that leave the mask in the next step that frees any: at step i of T a mask stays with probability
+/// s/t = (T - i - 1) / (T - i). Steps that free nothing are passed over without a pass, since the model would see the same ids
+/// again. `coin` gives one uniform per masked row and step.
+pub fn ancestral(masked: &[usize], steps: usize, step: &mut usize, mut coin: impl FnMut() -> f64) -> Vec<usize> {
+    while *step < steps {
+        let left = (steps - *step) as f64;
+        let stay = (left - 1.0) / left;
+        *step += 1;
+        let freed: Vec<usize> = masked.iter().copied().filter(|_| coin() >= stay).collect();
+        if !freed.is_empty() {
+            return freed;
+        }
+    }
+    masked.to_vec()
+}
+
+/// The distribution that one ancestral step draws a masked token from: the model's, times 1 - s/t, and the mask with
+/// probability s/t = `stay` (Sahoo et al. 2024, equation 7). `probs` and result: `[vocab]`.
+pub fn ancestral_posterior(probs: &[f64], stay: f64, mask_id: u32) -> Vec<f64> {
+    let mut posterior: Vec<f64> = probs.iter().map(|p| p * (1.0 - stay)).collect();
+    posterior[mask_id as usize] = stay;
+    posterior
+}
+
+/// How many of a block's masks are accepted at a step when they are shared evenly among steps, the first ones taking the
+/// remainder, and none taking nothing.
+pub fn quota(masks: usize, steps: usize, step: usize) -> usize {
+    (masks / steps + usize::from(step < masks % steps)).max(1)
+}
+
+/// The rows of the `count` most probable proposals, ascending; the lower row wins among equals.
+pub fn confidence(proposals: &[Proposal], count: usize) -> Vec<usize> {
+    let mut order: Vec<&Proposal> = proposals.iter().collect();
+    order.sort_by(|a, b| b.raw_prob.total_cmp(&a.raw_prob).then(a.row.cmp(&b.row)));
+    let mut rows: Vec<usize> = order.into_iter().take(count).map(|proposal| proposal.row).collect();
+    rows.sort_unstable();
+    rows
+}
+
+/// The rows whose proposal has at least the given probability, and always the most probable one.
+pub fn threshold(proposals: &[Proposal], least: f64) -> Vec<usize> {
+    let rows: Vec<usize> = proposals.iter().filter(|p| p.raw_prob >= least).map(|p| p.row).collect();
+    if rows.is_empty() { confidence(proposals, 1) } else { rows }
+}

@@ -1,0 +1,266 @@
+//! The sampler: a state that is stepped once per pass. [`step`] is how text is made: plan -> pass -> decide -> emit, for any
+//! number of samples side by side. A sample depends on its own seed only, never on its company. No pass is spent on storing
+//! alone: finished ids ride in front of the next open block.
+
+use crate::error::{Error, Result};
+use crate::event::{Edit, EditKind, Event, Reason, Sink};
+use crate::pass::{Ask, Cache, Denoiser, Filter, Lane, Proposal};
+use crate::rng::Rng;
+
+use super::{Canvas, Clock, Rule, Stop, Window};
+
+/// How a sample is made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampleOptions {
+    /// Block size. The open block always has full size, as in training; the text is cut afterwards.
+    pub block: usize,
+    /// New tokens after the prompt, at most.
+    pub max_new: usize,
+    /// Which rows become known in a pass.
+    pub rule: Rule,
+    /// How logits become a distribution.
+    pub filter: Filter,
+    /// The length that the model was trained for.
+    pub train_length: usize,
+    /// What happens past it.
+    pub window: Window,
+    /// What ends a sample early.
+    pub stop: Stop,
+}
+
+/// One sample while it is made.
+pub struct Sampler<C> {
+    options: SampleOptions,
+    canvas: Canvas,
+    cache: C,
+    rng: Rng,
+    clock: Clock,
+    ask: Ask,
+    passes: u64,
+    status: Status,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Status {
+    New,
+    Running,
+    /// The sink asked to stop.
+    Interrupted,
+    /// The text is cut to this length.
+    Done(Reason, usize),
+}
+
+/// One pass over all samplers that are not done, each with its sink. Returns how many there were; 0 means that all are done
+/// and no pass was made.
+///
+/// # Errors
+/// When the model fails, or answers something else than it was asked.
+pub fn step<D: Denoiser, S: Sink>(model: &D, samplers: &mut [Sampler<D::Cache>], sinks: &mut [S]) -> Result<usize> {
+    if samplers.len() != sinks.len() {
+        return Err(Error::value("sinks", format!("{} (one per sample)", samplers.len()), sinks.len().to_string()));
+    }
+    let mut pairs: Vec<_> = samplers.iter_mut().zip(sinks).collect();
+    pairs.iter_mut().for_each(|(sampler, sink)| sampler.plan(sink));
+    pairs.retain(|(sampler, _)| sampler.reason().is_none());
+    if pairs.is_empty() {
+        return Ok(0);
+    }
+    let mut lanes: Vec<_> = pairs.iter_mut().map(|(sampler, _)| sampler.lane()).collect();
+    let answers = model.pass(&mut lanes)?;
+    drop(lanes);
+    if answers.len() != pairs.len() {
+        return Err(Error::Run(format!("the model answered {} lanes of {}", answers.len(), pairs.len())));
+    }
+    for ((sampler, sink), proposals) in pairs.iter_mut().zip(&answers) {
+        sampler.apply(proposals, sink)?;
+    }
+    Ok(answers.len())
+}
+
+/// Steps one sampler until it is done.
+///
+/// # Errors
+/// As [`step`].
+pub fn run<D: Denoiser, S: Sink>(model: &D, sampler: &mut Sampler<D::Cache>, mut sink: S) -> Result<()> {
+    while step(model, std::slice::from_mut(sampler), std::slice::from_mut(&mut sink))? > 0 {}
+    Ok(())
+}
+
+impl<C: Cache> Sampler<C> {
+    /// A sample that continues `prompt` (bos first; mask ids in it are gaps to be filled). `cache` must be empty and belong to
+    /// the model and block size.
+    ///
+    /// # Errors
+    /// When the prompt does not start with a token, or an option is out of range.
+    pub fn new(options: SampleOptions, prompt: &[u32], mask_id: u32, cache: C, rng: Rng) -> Result<Self> {
+        if prompt.first().is_none_or(|&bos| bos == mask_id) {
+            let found = if prompt.is_empty() { "no token" } else { "the mask" };
+            return Err(Error::value("prompt", "a first token (beginning of text)", found));
+        }
+        options.rule.check()?;
+        options.filter.check()?;
+        let gaps = prompt.iter().filter(|&&id| id == mask_id).count();
+        // Whole blocks, as the last one is decoded whole. The window refuses a block of 0.
+        let length = prompt.len().checked_add(options.max_new);
+        let length = length.and_then(|length| length.checked_next_multiple_of(options.block.max(1)));
+        let length = length
+            .ok_or_else(|| Error::value("new tokens", "a number that memory can hold", options.max_new.to_string()))?;
+        options.window.check(options.block, options.train_length, (length, gaps))?;
+        let canvas = Canvas::new(prompt, options.block, mask_id);
+        let ask = Ask { rows: Vec::new(), uniforms: Vec::new(), filter: options.filter, alternatives: 0 };
+        Ok(Self { options, canvas, cache, rng, clock: Clock::new(0), ask, passes: 0, status: Status::New })
+    }
+
+    /// Decides what the next pass is asked. Afterwards the sampler either has a [`Sampler::lane`] or is done.
+    pub fn plan(&mut self, sink: &mut impl Sink) {
+        if self.status == Status::New {
+            self.begin(sink);
+        }
+        if self.status == Status::Interrupted {
+            self.finish(Reason::Interrupted, self.canvas.text().len().min(self.limit()), sink);
+        }
+        if self.reason().is_some() {
+            return;
+        }
+        let masked = self.canvas.masked();
+        self.ask.rows = self.options.rule.rows(&masked, &mut self.clock, &mut self.rng);
+        self.ask.uniforms = self.ask.rows.iter().map(|_| self.rng.uniform()).collect();
+        let fresh = self.unstored() + self.options.block;
+        let SampleOptions { window, block, train_length, .. } = self.options;
+        let oldest = window.drop((self.cache.held(), fresh), block, train_length);
+        if oldest > 0 {
+            self.cache.drop_oldest(oldest);
+        }
+    }
+
+    /// The lane of the next pass, as planned.
+    pub fn lane(&mut self) -> Lane<'_, C> {
+        let stored = self.canvas.base() + self.cache.end();
+        let store = &self.canvas.text()[stored..self.canvas.start()];
+        Lane { cache: &mut self.cache, store, open: self.canvas.open(), ask: &self.ask }
+    }
+
+    /// Takes the answer of a pass: decides, edits, commits.
+    ///
+    /// # Errors
+    /// When the proposals are not what was asked for.
+    pub fn apply(&mut self, proposals: &[Proposal], sink: &mut impl Sink) -> Result<()> {
+        self.passes += 1;
+        if !proposals.iter().map(|proposal| proposal.row).eq(self.ask.rows.iter().copied()) {
+            return Err(Error::Run("the model answered other rows than it was asked for".into()));
+        }
+        let accepted = self.options.rule.accept(proposals, &mut self.clock);
+        let mut edits = Vec::with_capacity(accepted.len());
+        for proposal in proposals.iter().filter(|proposal| accepted.contains(&proposal.row)) {
+            let old = self.canvas.open()[proposal.row];
+            if proposal.token == old || !self.canvas.fill(proposal.row, proposal.token) {
+                return Err(Error::Run("the model proposed a mask, or a token where none was asked for".into()));
+            }
+            let position = self.canvas.start() + proposal.row;
+            let prob = proposal.raw_prob as f32;
+            edits.push(Edit { position, kind: EditKind::Fill, old, new: proposal.token, prob });
+        }
+        self.emit(&Event::Edited { pass: self.passes, edits }, sink);
+        self.advance(sink);
+        Ok(())
+    }
+
+    /// Why it is done; `None` while it is not.
+    pub fn reason(&self) -> Option<Reason> {
+        match self.status {
+            Status::Done(reason, _) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Forward evaluations so far.
+    pub fn passes(&self) -> u64 {
+        self.passes
+    }
+
+    /// Keys and values as the last pass left them.
+    pub fn cache(&self) -> &C {
+        &self.cache
+    }
+
+    /// The text so far: the prompt and what is committed after it, cut to the length asked for.
+    pub fn ids(&self) -> &[u32] {
+        let text = self.canvas.text();
+        match self.status {
+            Status::Done(_, length) => &text[..length],
+            _ => &text[..text.len().min(self.limit())],
+        }
+    }
+
+    /// The committed tokens after the prompt.
+    pub fn new_ids(&self) -> &[u32] {
+        self.ids().get(self.canvas.given().len()..).unwrap_or_default()
+    }
+
+    fn begin(&mut self, sink: &mut impl Sink) {
+        self.status = Status::Running;
+        let prompt = self.canvas.given().to_vec();
+        self.emit(&Event::Started { prompt, block: self.options.block }, sink);
+        if self.canvas.text().len() >= self.limit() {
+            return self.finish(Reason::Length, self.limit(), sink);
+        }
+        self.open_next(sink);
+        self.advance(sink);
+    }
+
+    /// Commits the open block once nothing in it is masked, and opens the next one, until there is something to ask. Blocks
+    /// without a mask (a prompt's, between two gaps) need no pass.
+    fn advance(&mut self, sink: &mut impl Sink) {
+        while self.canvas.masked().is_empty() {
+            let (start, ids) = (self.canvas.start(), self.canvas.open().to_vec());
+            self.canvas.commit();
+            self.emit(&Event::BlockCommitted { start, ids }, sink);
+            let fresh = start.max(self.canvas.given().len());
+            if let Some((reason, length)) = self.options.stop.judge(self.canvas.text(), fresh, self.limit()) {
+                return self.finish(reason, length, sink);
+            }
+            self.open_next(sink);
+        }
+    }
+
+    fn open_next(&mut self, sink: &mut impl Sink) {
+        let SampleOptions { window, block, train_length, .. } = self.options;
+        let end = self.canvas.next_start() - self.canvas.base() + block;
+        // A sliding window only restarts on a prompt that is too long to begin with; later it drops what is oldest.
+        let restart = match window {
+            Window::Grow => false,
+            Window::Slide => end > train_length && self.cache.end() == 0,
+            Window::Recompute => end > train_length,
+        };
+        if restart {
+            self.canvas.restart(window.keep(block, train_length));
+            self.cache.truncate(0);
+        }
+        self.canvas.open_next();
+        self.clock = Clock::new(self.canvas.masked().len());
+        let (start, ids) = (self.canvas.start(), self.canvas.open().to_vec());
+        self.emit(&Event::BlockOpened { start, ids }, sink);
+    }
+
+    fn finish(&mut self, reason: Reason, length: usize, sink: &mut impl Sink) {
+        self.status = Status::Done(reason, length);
+        let tokens = self.new_ids().len() + self.canvas.gaps_filled();
+        sink.event(&Event::Finished { passes: self.passes, tokens, reason });
+    }
+
+    fn emit(&mut self, event: &Event, sink: &mut impl Sink) {
+        if !sink.event(event) && self.status == Status::Running {
+            self.status = Status::Interrupted;
+        }
+    }
+
+    /// How many committed ids the next pass stores.
+    fn unstored(&self) -> usize {
+        self.canvas.start() - self.canvas.base() - self.cache.end()
+    }
+
+    /// The length of the whole text asked for.
+    fn limit(&self) -> usize {
+        self.canvas.given().len() + self.options.max_new
+    }
+}

@@ -1,0 +1,120 @@
+//! Stop rules: when a sample ends, and where it is cut. Judged after each committed block.
+
+use std::collections::HashMap;
+
+use crate::event::Reason;
+
+/// How many of the last tokens the entropy rule looks at.
+pub const ENTROPY_WINDOW: usize = 256;
+/// The official threshold in nats.
+const OFFICIAL_ENTROPY: f64 = 4.0;
+
+/// Which rules may end a sample before its length does.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Stop {
+    /// End of text: ends a sample at this id; the id itself is not part of the text.
+    pub eos: Option<u32>,
+    /// Low entropy: ends a sample whose last 256 tokens have a histogram of less entropy (nats), a sign of repetition.
+    pub low_entropy: Option<f64>,
+}
+
+impl Stop {
+    /// The verdict after a block is committed: the reason and the length that the text is cut to, or `None` to go on. `text`
+    /// is everything committed; positions from `fresh` on are new; `limit` is the length asked for.
+    pub fn judge(&self, text: &[u32], fresh: usize, limit: usize) -> Option<(Reason, usize)> {
+        let end = text.len().min(limit);
+        let eos = self.eos.and_then(|eos| (fresh..end).find(|&position| text[position] == eos));
+        if let Some(position) = eos {
+            return Some((Reason::Eos, position));
+        }
+        let low = |least| text.len() > ENTROPY_WINDOW && histogram_entropy(last(text)) < least;
+        if self.low_entropy.is_some_and(low) {
+            return Some((Reason::Entropy, end));
+        }
+        (text.len() >= limit).then_some((Reason::Length, limit))
+    }
+}
+
+fn last(text: &[u32]) -> &[u32] {
+    &text[text.len().saturating_sub(ENTROPY_WINDOW)..]
+}
+
+/// Entropy in nats of the histogram of ids.
+pub fn histogram_entropy(ids: &[u32]) -> f64 {
+    let mut counts: HashMap<u32, u32> = HashMap::new();
+    for &id in ids {
+        *counts.entry(id).or_default() += 1;
+    }
+    // Summed in sorted order: the order of a hash map changes from run to run, and with it the last bits.
+    let mut counts: Vec<u32> = counts.into_values().collect();
+    counts.sort_unstable();
+    let share = |count: u32| f64::from(count) / ids.len() as f64;
+    -counts.into_iter().map(|count| share(count) * share(count).ln()).sum::<f64>()
+}
+
+/// What the official code aims at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// A fixed number of tokens: a sample of low entropy is stopped (and thrown away), nothing is cut.
+    Fixed,
+    /// Any number: the second end of text (the first is bos) stops and is kept as the last token; low entropy cuts the last
+    /// 256 tokens off, whatever the end of text said.
+    Variable,
+}
+
+/// What [`official_stop`] finds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Verdict {
+    /// Entropy of the last 256 tokens in nats.
+    pub entropy: f64,
+    /// Whether the sample ends.
+    pub stop: bool,
+    /// How many tokens are kept.
+    pub keep: usize,
+}
+
+/// The official stop rule (Arriola et al. 2025, `_check_stop_conds`), which looks once more than 256 tokens are there.
+pub fn official_stop(text: &[u32], eos: u32, extent: Extent) -> Verdict {
+    let entropy = histogram_entropy(last(text));
+    let low = entropy < OFFICIAL_ENTROPY;
+    let second_eos = text.iter().enumerate().filter(|&(_, &id)| id == eos).map(|(position, _)| position).nth(1);
+    let keep = match (extent, low, second_eos) {
+        (Extent::Variable, true, _) => text.len().saturating_sub(ENTROPY_WINDOW),
+        (Extent::Variable, false, Some(position)) => position + 1,
+        _ => text.len(),
+    };
+    Verdict { entropy, stop: low || (extent == Extent::Variable && second_eos.is_some()), keep }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EOS: u32 = 7;
+
+    #[test]
+    fn the_first_end_of_text_in_what_is_new_and_asked_for_ends() {
+        let stop = Stop { eos: Some(EOS), low_entropy: None };
+        let text = [EOS, 1, EOS, 3, EOS, 5];
+        assert_eq!(stop.judge(&text, 3, 10), Some((Reason::Eos, 4)));
+        assert_eq!(stop.judge(&text, 3, 4), Some((Reason::Length, 4)));
+        assert_eq!(stop.judge(&text, 5, 10), None);
+        assert_eq!(Stop::default().judge(&text, 3, 10), None);
+        assert_eq!(Stop::default().judge(&text, 3, 6), Some((Reason::Length, 6)));
+    }
+
+    #[test]
+    fn repetition_ends_once_a_whole_window_is_there() {
+        let stop = Stop { eos: None, low_entropy: Some(1.0) };
+        assert_eq!(stop.judge(&[1; 256], 0, 1000), None);
+        assert_eq!(stop.judge(&[1; 257], 0, 1000), Some((Reason::Entropy, 257)));
+        let varied: Vec<u32> = (0..300).collect();
+        assert_eq!(stop.judge(&varied, 0, 1000), None);
+    }
+
+    #[test]
+    fn entropy_of_a_uniform_histogram() {
+        let ids: Vec<u32> = (0..64).flat_map(|id| [id; 4]).collect();
+        assert!((histogram_entropy(&ids) - 64f64.ln()).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,323 @@
+//! Text <-> ids. A tokenizer is either plain bytes or a Hugging Face `tokenizer.json`; both save to and load from one
+//! file of that name, and both know the four special ids a block diffusion model needs (bos, eos, mask, pad). It knows
+//! no model: whether an embedding table has more rows than the vocabulary is the model's affair.
+
+mod spelling;
+mod train;
+
+use std::path::Path;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Result};
+use spelling::Spelling;
+
+pub use train::{MIN_BPE_VOCAB, train_bpe};
+
+/// Ids that are no text. `bos` may equal `eos` (GPT-2 has one `<|endoftext|>` for both).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Special {
+    /// Begins a row.
+    pub bos: Option<u32>,
+    /// Ends a document.
+    pub eos: Option<u32>,
+    /// Stands for a token not yet known.
+    pub mask: u32,
+    /// Fills a row that is too short.
+    pub pad: Option<u32>,
+}
+
+impl Special {
+    /// True for each of the four ids.
+    pub fn contains(&self, id: u32) -> bool {
+        id == self.mask || [self.bos, self.eos, self.pad].contains(&Some(id))
+    }
+}
+
+/// The usual names of the special tokens, most specific first: the first name that a vocabulary has is taken.
+const BOS_NAMES: &[&str] =
+    &["<bos>", "[BOS]", "<s>", "<|begin_of_text|>", "<|startoftext|>", "<|beginoftext|>", "[CLS]", "<|endoftext|>"];
+const EOS_NAMES: &[&str] = &["<eos>", "[EOS]", "</s>", "<|end_of_text|>", "<|endoftext|>", "[SEP]"];
+const MASK_NAMES: &[&str] = &["<mask>", "[MASK]", "<|mask|>", "<|mdm_mask|>", "<|MASK|>"];
+const PAD_NAMES: &[&str] = &["<pad>", "[PAD]", "<|pad|>", "<|padding|>"];
+
+/// The byte tokenizer's ids: 0..=255 are the bytes, then these.
+const BYTES_SPECIAL: Special = Special { bos: Some(256), eos: Some(257), mask: 258, pad: Some(259) };
+
+/// The byte tokenizer's file: a small JSON object of its own kind, told apart from Hugging Face's by `type` at the root.
+const BYTES_FILE: &str =
+    "{\"type\":\"bytes\",\"version\":1,\"special\":{\"bos\":256,\"eos\":257,\"mask\":258,\"pad\":259}}\n";
+
+/// Text to ids and back. Cheap to share by reference between threads, dear to clone.
+#[derive(Clone, Debug)]
+pub struct Tokenizer {
+    kind: Kind,
+    special: Special,
+    /// Number of ids that the file itself defines.
+    size: usize,
+    /// The file as loaded, byte for byte: what is hashed and saved.
+    file: Vec<u8>,
+    hash: String,
+}
+
+#[derive(Clone, Debug)]
+enum Kind {
+    Bytes,
+    Model { inner: Box<tokenizers::Tokenizer>, spelling: Spelling },
+}
+
+impl Tokenizer {
+    /// One id per byte, then bos, eos, mask, pad: 260 ids.
+    pub fn bytes() -> Self {
+        let file = BYTES_FILE.as_bytes().to_vec();
+        Self { kind: Kind::Bytes, special: BYTES_SPECIAL, size: 260, hash: sha256(&file), file }
+    }
+
+    /// Loads a `tokenizer.json`, or the one inside a folder.
+    ///
+    /// # Errors
+    /// One sentence for a file that is missing, empty, not UTF-8, not JSON, or JSON of another kind.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
+        let file = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
+        Self::parse(&path, &file)
+    }
+
+    /// Loads the content of a `tokenizer.json` that is not a file of its own (the model inside the binary).
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`]; the messages call the file `tokenizer.json`.
+    pub fn from_bytes(file: &[u8]) -> Result<Self> {
+        Self::parse(Path::new("tokenizer.json"), file)
+    }
+
+    fn parse(path: &Path, file: &[u8]) -> Result<Self> {
+        let expected = "a tokenizer (JSON, of Hugging Face or of type `bytes`)";
+        if file.is_empty() {
+            return Err(Error::file(path, expected, "an empty file"));
+        }
+        let text = std::str::from_utf8(file).map_err(|e| {
+            Error::file(path, expected, format!("bytes that are not UTF-8 at offset {}", e.valid_up_to()))
+        })?;
+        let json: Value =
+            serde_json::from_str(text).map_err(|e| Error::file(path, expected, format!("broken JSON ({e})")))?;
+        match json.get("type").and_then(Value::as_str) {
+            Some("bytes") => {
+                let ours: Value = serde_json::from_str(BYTES_FILE).unwrap_or_default();
+                if json != ours {
+                    return Err(Error::file(path, format!("the byte tokenizer {}", ours), json.to_string()));
+                }
+                return Ok(Self::bytes());
+            }
+            Some(other) => return Err(Error::key(path, "type", "`bytes` or no such key", format!("`{other}`"))),
+            None => {}
+        }
+        if !json.get("model").is_some_and(Value::is_object) {
+            return Err(Error::key(path, "model", "an object, as in a Hugging Face tokenizer.json", "none"));
+        }
+        let mut inner = tokenizers::Tokenizer::from_bytes(file)
+            .map_err(|e| Error::file(path, expected, format!("what the tokenizers library refuses ({e})")))?;
+        // A file may ask for truncation and padding; neither may happen to a document unseen. And the text of a
+        // document is text, even where it spells the name of a special token.
+        let refused = |e: tokenizers::Error| Error::file(path, expected, e.to_string());
+        inner.with_truncation(None).map_err(refused)?;
+        inner.with_padding(None);
+        inner.set_encode_special_tokens(true);
+        let Some(last) = inner.get_vocab(true).into_values().max() else {
+            return Err(Error::key(path, "model.vocab", "at least one token", "none"));
+        };
+        let size = last as usize + 1;
+        let find = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name));
+        let mask = find(MASK_NAMES).unwrap_or(size as u32);
+        let special = Special { bos: find(BOS_NAMES), eos: find(EOS_NAMES), mask, pad: find(PAD_NAMES) };
+        let kind = Kind::Model { spelling: Spelling::of(&json), inner: Box::new(inner) };
+        Ok(Self { kind, special, size, file: file.to_vec(), hash: sha256(file) })
+    }
+
+    /// The same tokenizer with special ids given explicitly (a model's configuration knows better than the names).
+    /// The mask may be one beyond the file's ids, the others must be among them.
+    ///
+    /// # Errors
+    /// An id outside that range.
+    pub fn with_special(mut self, special: Special) -> Result<Self> {
+        let check = |name: &str, id: Option<u32>, limit: usize| match id {
+            Some(id) if id as usize >= limit => {
+                Err(Error::value(format!("{name} id"), format!("an id below {limit}"), id.to_string()))
+            }
+            _ => Ok(()),
+        };
+        check("bos", special.bos, self.size)?;
+        check("eos", special.eos, self.size)?;
+        check("pad", special.pad, self.size)?;
+        check("mask", Some(special.mask), self.size + 1)?;
+        self.special = special;
+        Ok(self)
+    }
+
+    /// The special ids.
+    pub fn special(&self) -> Special {
+        self.special
+    }
+
+    /// Number of ids, the mask included even where the file has none (then it is the last one).
+    pub fn vocab_size(&self) -> usize {
+        self.size.max(self.special.mask as usize + 1)
+    }
+
+    /// The ids of a text. No special ids are added, and names of special tokens in the text are plain text.
+    ///
+    /// # Errors
+    /// The tokenizer's own (a word-level vocabulary without an unknown token, for example).
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        match &self.kind {
+            Kind::Bytes => Ok(text.bytes().map(u32::from).collect()),
+            Kind::Model { inner, .. } => {
+                let encoding = inner.encode_fast(text, false);
+                let encoding =
+                    encoding.map_err(|e| Error::value("text", "a text the tokenizer knows", e.to_string()))?;
+                Ok(encoding.get_ids().to_vec())
+            }
+        }
+    }
+
+    /// The ids of a text in which names of special tokens (of a chat template, say) stand for their ids.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_template(&self, text: &str) -> Result<Vec<u32>> {
+        let Kind::Model { inner, .. } = &self.kind else { return self.encode(text) };
+        let mut names: Vec<(String, u32)> = inner
+            .get_added_tokens_decoder()
+            .into_iter()
+            .filter(|(_, token)| token.special && !token.content.is_empty())
+            .map(|(id, token)| (token.content, id))
+            .collect();
+        // Where one name begins another, the longer one is meant.
+        names.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then(a.0.cmp(&b.0)));
+        let mut ids = Vec::new();
+        let mut rest = text;
+        while let Some((at, name, id)) = first_name(rest, &names) {
+            ids.extend(self.encode(&rest[..at])?);
+            ids.push(id);
+            rest = &rest[at + name.len()..];
+        }
+        ids.extend(self.encode(rest)?);
+        Ok(ids)
+    }
+
+    /// The text of ids, special ids left out. Bytes that are no UTF-8 become U+FFFD, as everywhere in the field; a
+    /// view that must not lose any joins [`Tokenizer::token_bytes`].
+    ///
+    /// # Errors
+    /// An id outside the vocabulary, or the tokenizer's own.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.vocab_size()) {
+            return Err(Error::value("id", format!("an id below {}", self.vocab_size()), id.to_string()));
+        }
+        let text: Vec<u32> = ids.iter().copied().filter(|&id| !self.special.contains(id)).collect();
+        match &self.kind {
+            Kind::Bytes => {
+                let bytes: Vec<u8> = text.iter().filter_map(|&id| u8::try_from(id).ok()).collect();
+                Ok(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            Kind::Model { inner, .. } => inner
+                .decode(&text, true)
+                .map_err(|e| Error::value("ids", "ids the tokenizer can decode", e.to_string())),
+        }
+    }
+
+    /// The exact bytes that one id adds to a text: none for a special id, perhaps a part of a character otherwise.
+    /// (WordPiece: a word that begins a text carries its leading space all the same.)
+    pub fn token_bytes(&self, id: u32) -> Vec<u8> {
+        if self.special.contains(id) {
+            return Vec::new();
+        }
+        match &self.kind {
+            Kind::Bytes => u8::try_from(id).map(|byte| vec![byte]).unwrap_or_default(),
+            Kind::Model { inner, spelling } => match inner.get_added_vocabulary().get_added_tokens_decoder().get(&id) {
+                Some(token) if token.special => Vec::new(),
+                Some(token) => token.content.clone().into_bytes(),
+                None => inner.id_to_token(id).map(|token| spelling.bytes(&token)).unwrap_or_default(),
+            },
+        }
+    }
+
+    /// The id of a token by its exact name in the file.
+    pub fn id_of(&self, name: &str) -> Option<u32> {
+        match &self.kind {
+            Kind::Bytes => None,
+            Kind::Model { inner, .. } => inner.token_to_id(name),
+        }
+    }
+
+    /// SHA-256 of the file, 64 hexadecimal digits: two tokenizers with one hash give the same ids.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The file as [`Tokenizer::save`] writes it.
+    pub fn file(&self) -> &[u8] {
+        &self.file
+    }
+
+    /// Writes `tokenizer.json` into a folder that exists: byte for byte the file this was loaded from.
+    ///
+    /// # Errors
+    /// The folder can't be written.
+    pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
+        let path = dir.as_ref().join("tokenizer.json");
+        let temporary = dir.as_ref().join("tokenizer.json.tmp");
+        std::fs::write(&temporary, &self.file).map_err(|e| Error::io(&temporary, e))?;
+        std::fs::rename(&temporary, &path).map_err(|e| Error::io(&path, e))
+    }
+}
+
+/// Where the first of these names (longest first) stands in a text.
+fn first_name<'a>(text: &str, names: &'a [(String, u32)]) -> Option<(usize, &'a str, u32)> {
+    let hits = names.iter().filter_map(|(name, id)| text.find(name.as_str()).map(|at| (at, name.as_str(), *id)));
+    hits.min_by_key(|&(at, name, _)| (at, usize::MAX - name.len()))
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_their_own_ids() {
+        let tokenizer = Tokenizer::bytes();
+        assert_eq!(tokenizer.encode("aé").unwrap(), [97, 195, 169]);
+        assert_eq!(tokenizer.decode(&[256, 97, 195, 169, 258, 257]).unwrap(), "aé");
+        assert_eq!(tokenizer.vocab_size(), 260);
+        assert_eq!(tokenizer.token_bytes(195), [195]);
+        assert!(tokenizer.token_bytes(258).is_empty());
+        assert!(tokenizer.decode(&[260]).is_err());
+    }
+
+    #[test]
+    fn the_byte_file_is_recognised_and_nothing_like_it() {
+        let tokenizer = Tokenizer::from_bytes(Tokenizer::bytes().file()).unwrap();
+        assert_eq!(tokenizer.hash(), Tokenizer::bytes().hash());
+        let other = BYTES_FILE.replace("256", "255");
+        assert!(Tokenizer::from_bytes(other.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_tokenizer_without_a_mask_gets_one_beyond() {
+        let file = br#"{"version":"1.0","truncation":null,"padding":null,"added_tokens":[
+            {"id":2,"content":"<|endoftext|>","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}],
+            "normalizer":null,"pre_tokenizer":null,"post_processor":null,"decoder":null,
+            "model":{"type":"WordLevel","vocab":{"a":0,"b":1,"<|endoftext|>":2},"unk_token":"a"}}"#;
+        let tokenizer = Tokenizer::from_bytes(file).unwrap();
+        assert_eq!(tokenizer.special(), Special { bos: Some(2), eos: Some(2), mask: 3, pad: None });
+        assert_eq!(tokenizer.vocab_size(), 4);
+        let moved = Special { bos: Some(0), eos: Some(1), mask: 2, pad: None };
+        assert_eq!(tokenizer.clone().with_special(moved).unwrap().vocab_size(), 3);
+        assert!(tokenizer.with_special(Special { mask: 4, ..moved }).is_err());
+    }
+}

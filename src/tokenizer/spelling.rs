@@ -1,0 +1,116 @@
+//! How a vocabulary spells bytes: the byte-level alphabet of GPT-2, SentencePiece's `▁` and `<0xAB>`, WordPiece's `##`, or
+//! the text itself. Used to undo the spelling of one token.
+
+use serde_json::Value;
+
+/// A vocabulary's way to write tokens down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// Every byte is one visible character (GPT-2).
+    ByteLevel,
+    /// `▁` is a space and `<0xAB>` one byte.
+    Sentence,
+    /// The prefix marks a token that continues a word; all others begin with a space.
+    WordPiece(String),
+    /// The token is its text.
+    Plain,
+}
+
+impl Spelling {
+    /// Read from the decoder of a `tokenizer.json`, or from its pre-tokenizer where it has no decoder.
+    pub(super) fn of(json: &Value) -> Self {
+        let mut parts = Vec::new();
+        components(&json["decoder"], &mut parts);
+        components(&json["pre_tokenizer"], &mut parts);
+        let find = |name: &str| parts.iter().copied().find(|part| part["type"] == name);
+        if find("ByteLevel").is_some() {
+            Spelling::ByteLevel
+        } else if let Some(part) = find("WordPiece") {
+            Spelling::WordPiece(part["prefix"].as_str().unwrap_or("##").to_string())
+        } else if find("Metaspace").is_some() || find("ByteFallback").is_some() {
+            Spelling::Sentence
+        } else {
+            Spelling::Plain
+        }
+    }
+
+    /// The bytes that a token of the vocabulary stands for.
+    pub(super) fn bytes(&self, token: &str) -> Vec<u8> {
+        match self {
+            Spelling::ByteLevel => token.chars().flat_map(char_bytes).collect(),
+            Spelling::Sentence => match one_byte(token) {
+                Some(byte) => vec![byte],
+                None => token.replace('▁', " ").into_bytes(),
+            },
+            Spelling::WordPiece(prefix) => match token.strip_prefix(prefix.as_str()) {
+                Some(rest) => rest.as_bytes().to_vec(),
+                None => format!(" {token}").into_bytes(),
+            },
+            Spelling::Plain => token.as_bytes().to_vec(),
+        }
+    }
+}
+
+/// A component and, for a `Sequence`, all parts of it.
+fn components<'a>(part: &'a Value, into: &mut Vec<&'a Value>) {
+    for key in ["decoders", "pretokenizers"] {
+        for inner in part[key].as_array().into_iter().flatten() {
+            components(inner, into);
+        }
+    }
+    into.push(part);
+}
+
+/// `<0xAB>` is the byte 0xAB.
+fn one_byte(token: &str) -> Option<u8> {
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
+    u8::from_str_radix(digits, 16).ok().filter(|_| digits.len() == 2)
+}
+
+/// Bytes that GPT-2's alphabet writes as themselves; the others are numbered from U+0100.
+fn is_itself(byte: u8) -> bool {
+    matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff)
+}
+
+/// The visible character that stands for a byte (GPT-2's `bytes_to_unicode`).
+pub(super) fn byte_char(byte: u8) -> char {
+    if is_itself(byte) {
+        return char::from(byte);
+    }
+    let before = (0..byte).filter(|&b| !is_itself(b)).count() as u32;
+    char::from_u32(0x100 + before).unwrap_or(char::REPLACEMENT_CHARACTER)
+}
+
+/// The byte behind a character of that alphabet; a character outside it (in tokens added by hand) is itself.
+fn char_bytes(c: char) -> Vec<u8> {
+    let code = c as u32;
+    let byte = match code {
+        0x100.. => (0..=255u8).filter(|&b| !is_itself(b)).nth(code as usize - 0x100),
+        _ => u8::try_from(code).ok().filter(|&b| is_itself(b)),
+    };
+    byte.map_or_else(|| c.to_string().into_bytes(), |b| vec![b])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_byte_alphabet_is_one_to_one() {
+        for byte in 0..=255u8 {
+            assert_eq!(char_bytes(byte_char(byte)), [byte]);
+        }
+        assert_eq!(byte_char(b' '), 'Ġ');
+        assert_eq!(byte_char(b'\n'), 'Ċ');
+    }
+
+    #[test]
+    fn each_spelling_is_undone() {
+        assert_eq!(Spelling::ByteLevel.bytes("Ġthe"), b" the");
+        assert_eq!(Spelling::Sentence.bytes("▁the"), b" the");
+        assert_eq!(Spelling::Sentence.bytes("<0xE2>"), [0xe2]);
+        assert_eq!(Spelling::WordPiece("##".into()).bytes("##ing"), b"ing");
+        assert_eq!(Spelling::WordPiece("##".into()).bytes("the"), b" the");
+        assert_eq!(Spelling::Plain.bytes("x"), b"x");
+    }
+}

@@ -1,0 +1,366 @@
+//! Sampling on a scripted denoiser: rules case by case, laws over random settings, and golden event streams.
+
+use std::path::Path;
+
+use bd3::event::{Event, Quiet, Reason, Sink};
+use bd3::pass::{Cache, Denoiser, Filter, Nucleus, propose};
+use bd3::rng::Rng;
+use bd3::sample::{Rule, SampleOptions, Sampler, Stop, Window, run, step};
+use proptest::prelude::*;
+
+use crate::scripted::{Scripted, from_digest, round_numbers};
+
+const MASK: u32 = 0;
+
+fn options(block: usize, max_new: usize, rule: Rule) -> SampleOptions {
+    let (filter, window, stop) = (Filter::NONE, Window::Grow, Stop::default());
+    SampleOptions { block, max_new, rule, filter, train_length: 1 << 20, window, stop }
+}
+
+/// The rules, with knobs that show their character on a block of 4.
+const RULES: [Rule; 4] = [
+    Rule::FirstHitting,
+    Rule::Ancestral { steps: 3 },
+    Rule::Confidence { steps: 2 },
+    Rule::Threshold { threshold: 0.7 },
+];
+
+/// Runs one block, given as text with `_` for masks, with a script per mask (`word probability ...`), greedily, and compares
+/// the text after each pass.
+fn check(rule: Rule, before: &str, script: &[&str], after: &[&str]) {
+    let mut words = vec!["_"];
+    let mut id_of = |word: &'static str| {
+        words.iter().position(|w| *w == word).unwrap_or_else(|| {
+            words.push(word);
+            words.len() - 1
+        })
+    };
+    let leak = |text: &str| -> Vec<&'static str> { String::from(text).leak().split(' ').collect() };
+    let prompt: Vec<u32> = leak(before).into_iter().map(|word| id_of(word) as u32).collect();
+    let gaps: Vec<usize> = (0..prompt.len()).filter(|&row| prompt[row] == MASK).collect();
+    let mut logits = vec![vec![f32::NEG_INFINITY; 32]; prompt.len()];
+    for (row, line) in gaps.iter().zip(script) {
+        for pair in leak(line).chunks(2) {
+            logits[*row][id_of(pair[0])] = pair[1].parse::<f32>().unwrap().ln();
+        }
+    }
+    let model = Scripted::new(MASK, |_: &[u32], _: &[u32], query: &_| propose(&logits[query.row], query));
+    let mut sampler = Sampler::new(
+        SampleOptions { filter: Filter::GREEDY, ..options(prompt.len(), 0, rule) },
+        &prompt,
+        MASK,
+        model.cache(prompt.len()),
+        Rng::new(1),
+    )
+    .unwrap();
+    let mut events: Vec<Event> = Vec::new();
+    run(&model, &mut sampler, &mut events).unwrap();
+    let mut ids = prompt.clone();
+    let mut states = Vec::new();
+    for event in &events {
+        if let Event::Edited { edits, .. } = event {
+            edits.iter().for_each(|edit| ids[edit.position] = edit.new);
+            states.push(ids.iter().map(|&id| words[id as usize]).collect::<Vec<_>>().join(" "));
+        }
+    }
+    assert_eq!(states, after, "{rule:?} on `{before}`");
+}
+
+#[test]
+fn confidence_takes_its_share_of_the_best() {
+    let script = ["cat 0.5 dog 0.4", "sat 0.9 ran 0.1", "on 0.6 by 0.3", "it 0.4 me 0.3 us 0.3"];
+    let rule = |steps| Rule::Confidence { steps };
+    check(rule(2), "the _ _ _ _", &script, &["the _ sat on _", "the cat sat on it"]);
+    check(rule(3), "the _ _ _ _", &script, &["the _ sat on _", "the cat sat on _", "the cat sat on it"]);
+    check(rule(1), "the _ _ _ _", &script, &["the cat sat on it"]);
+    check(rule(9), "the _ sat _", &["cat 0.5 dog 0.5", "up 0.5 on 0.5"], &["the cat sat _", "the cat sat up"]);
+}
+
+#[test]
+fn threshold_takes_all_above_it_and_at_least_the_best() {
+    let rule = Rule::Threshold { threshold: 0.8 };
+    check(rule, "the _ sat _", &["cat 0.9 dog 0.1", "on 0.5 up 0.5"], &["the cat sat _", "the cat sat on"]);
+    check(rule, "the _ sat _", &["cat 0.9 dog 0.1", "on 0.85 up 0.15"], &["the cat sat on"]);
+    check(rule, "the _ sat _", &["cat 0.3 dog 0.2 cow 0.5", "on 0.6 up 0.4"], &["the _ sat on", "the cow sat on"]);
+}
+
+#[test]
+fn first_hitting_fills_one_position_per_pass() {
+    let (model, mut events) = (Scripted::new(MASK, round_numbers), Vec::new());
+    let options = options(4, 11, Rule::FirstHitting);
+    let mut sampler = Sampler::new(options, &[9], MASK, model.cache(4), Rng::new(3)).unwrap();
+    run(&model, &mut sampler, &mut events).unwrap();
+    let edits = events.iter().filter_map(|event| match event {
+        Event::Edited { edits, .. } => Some(edits.len()),
+        _ => None,
+    });
+    assert_eq!(edits.collect::<Vec<_>>(), [1; 11]);
+    assert_eq!((sampler.passes(), model.lanes.get(), sampler.reason()), (11, 11, Some(Reason::Length)));
+}
+
+/// The law of the ancestral sampler: at step i of T, a token leaves the mask with probability 1 / (T - i), so that the step at
+/// which it does is uniform.
+#[test]
+fn ancestral_spreads_tokens_evenly_over_its_steps() {
+    let mut rng = Rng::new(5);
+    let mut counts = [0u32; 4];
+    for _ in 0..4000 {
+        let (mut step, mut masked) = (0, vec![0, 1, 2]);
+        while !masked.is_empty() {
+            let freed = bd3::sample::ancestral(&masked, 4, &mut step, || rng.uniform());
+            counts[step - 1] += freed.len() as u32;
+            masked.retain(|row| !freed.contains(row));
+        }
+    }
+    assert!(counts.iter().all(|&count| count.abs_diff(3000) < 200), "{counts:?}");
+}
+
+#[test]
+fn an_autoregressive_sample_stores_one_id_per_pass() {
+    let model = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &_| {
+        assert_eq!(open, [MASK]);
+        let mut proposal = round_numbers(seen, open, query)?;
+        proposal.token = seen.len() as u32;
+        Ok(proposal)
+    });
+    let mut sampler =
+        Sampler::new(options(1, 4, Rule::FirstHitting), &[9, 1, 2], MASK, model.cache(1), Rng::new(1)).unwrap();
+    run(&model, &mut sampler, Quiet).unwrap();
+    assert_eq!((sampler.new_ids(), sampler.passes()), (&[3, 4, 5, 6][..], 4));
+}
+
+#[test]
+fn end_of_text_ends_a_sample_only_when_asked_to_and_is_not_text() {
+    let model = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &_| {
+        let mut proposal = round_numbers(seen, open, query)?;
+        proposal.token = if seen.len() + query.row == 6 { 5 } else { 1 };
+        Ok(proposal)
+    });
+    let ids = |eos| {
+        let options = SampleOptions { stop: Stop { eos, low_entropy: None }, ..options(4, 9, Rule::FirstHitting) };
+        let mut sampler = Sampler::new(options, &[5, 1], MASK, model.cache(4), Rng::new(1)).unwrap();
+        let mut events = Vec::new();
+        run(&model, &mut sampler, &mut events).unwrap();
+        assert_eq!(rebuild(&events), sampler.ids());
+        (sampler.new_ids().to_vec(), sampler.reason().unwrap())
+    };
+    assert_eq!(ids(Some(5)), (vec![1, 1, 1, 1], Reason::Eos));
+    assert_eq!(ids(None), (vec![1, 1, 1, 1, 5, 1, 1, 1, 1], Reason::Length));
+}
+
+#[test]
+fn a_sink_that_breaks_stops_the_sample_before_the_next_pass() {
+    struct Breaks(usize, Vec<Event>);
+    impl Sink for Breaks {
+        fn event(&mut self, event: &Event) -> bool {
+            self.1.push(event.clone());
+            self.1.len() < self.0
+        }
+    }
+    let model = Scripted::new(MASK, round_numbers);
+    for (after, passes) in [(1, 0), (2, 0), (3, 1), (4, 2)] {
+        let mut sampler =
+            Sampler::new(options(4, 40, Rule::FirstHitting), &[9], MASK, model.cache(4), Rng::new(1)).unwrap();
+        let mut sink = Breaks(after, Vec::new());
+        run(&model, &mut sampler, &mut sink).unwrap();
+        assert_eq!((sampler.passes(), sampler.reason()), (passes, Some(Reason::Interrupted)), "{after}");
+        assert_eq!(sink.1.last(), Some(&Event::Finished { passes, tokens: 0, reason: Reason::Interrupted }));
+    }
+}
+
+#[test]
+fn wrong_answers_and_wrong_options_are_errors() {
+    let make = |options, prompt: &[u32]| {
+        let model = Scripted::new(MASK, round_numbers);
+        Sampler::new(options, prompt, MASK, model.cache(4), Rng::new(1)).map(|_| ()).map_err(|e| e.to_string())
+    };
+    let good = options(4, 8, Rule::FirstHitting);
+    assert!(make(good.clone(), &[9]).is_ok());
+    assert!(make(good.clone(), &[]).unwrap_err().starts_with("prompt"));
+    assert!(make(good.clone(), &[MASK]).unwrap_err().starts_with("prompt"));
+    assert!(make(SampleOptions { block: 0, ..good.clone() }, &[9]).unwrap_err().starts_with("block"));
+    assert!(make(SampleOptions { max_new: usize::MAX, ..good.clone() }, &[9]).is_err());
+    assert!(make(SampleOptions { rule: Rule::Ancestral { steps: 0 }, ..good.clone() }, &[9]).is_err());
+    let nucleus = Filter { temperature: 1.0, nucleus: Nucleus::Usual(2.0) };
+    assert!(make(SampleOptions { filter: nucleus, ..good.clone() }, &[9]).is_err());
+
+    let masks = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &_| {
+        round_numbers(seen, open, query).map(|proposal| bd3::pass::Proposal { token: MASK, ..proposal })
+    });
+    let mut sampler = Sampler::new(good, &[9], MASK, masks.cache(4), Rng::new(1)).unwrap();
+    assert!(run(&masks, &mut sampler, Quiet).unwrap_err().to_string().contains("proposed a mask"));
+    assert!(step(&masks, &mut [sampler], &mut [Quiet, Quiet]).is_err());
+}
+
+/// The text that a stream of events tells.
+fn rebuild(events: &[Event]) -> Vec<u32> {
+    let (mut text, mut given, mut gaps) = (Vec::new(), 0, 0);
+    for event in events {
+        match event {
+            Event::Started { prompt, .. } => {
+                (text, given) = (prompt.clone(), prompt.len());
+                gaps = prompt.iter().filter(|&&id| id == MASK).count();
+            }
+            Event::BlockOpened { .. } => {}
+            Event::Edited { edits, .. } => {
+                for edit in edits {
+                    text.resize(text.len().max(edit.position + 1), MASK);
+                    assert_eq!((text[edit.position], edit.old), (MASK, MASK), "a known token changed");
+                    text[edit.position] = edit.new;
+                }
+            }
+            Event::BlockCommitted { start, ids } => assert_eq!(text[*start..*start + ids.len()], ids[..]),
+            Event::Finished { tokens, .. } => text.truncate(given + tokens - gaps),
+        }
+    }
+    text
+}
+
+fn any_rule() -> impl Strategy<Value = Rule> {
+    prop_oneof![
+        Just(Rule::FirstHitting),
+        (1usize..6).prop_map(|steps| Rule::Ancestral { steps }),
+        (1usize..6).prop_map(|steps| Rule::Confidence { steps }),
+        (0.1f64..1.0).prop_map(|threshold| Rule::Threshold { threshold }),
+    ]
+}
+
+fn any_options() -> impl Strategy<Value = SampleOptions> {
+    let window = prop_oneof![Just(Window::Grow), Just(Window::Slide), Just(Window::Recompute)];
+    let nucleus = prop_oneof![Just(Nucleus::Off), Just(Nucleus::Usual(0.8)), Just(Nucleus::Strict(0.8))];
+    let temperature = prop_oneof![Just(0.0), Just(1.0), Just(0.7)];
+    (1usize..7, 0usize..40, any_rule(), (temperature, nucleus), 0usize..12, window).prop_map(
+        |(block, max_new, rule, (temperature, nucleus), more, window)| SampleOptions {
+            filter: Filter { temperature, nucleus },
+            train_length: 2 * block + more,
+            window,
+            ..options(block, max_new, rule)
+        },
+    )
+}
+
+/// A prompt with bos first, and gaps where the window allows them.
+fn any_prompt() -> impl Strategy<Value = Vec<u32>> {
+    prop::collection::vec(prop_oneof![9 => 1u32..9, 1 => Just(MASK)], 0..30)
+        .prop_map(|tail| std::iter::once(9).chain(tail).collect())
+}
+
+fn sampler_for<D: Denoiser>(model: &D, options: &SampleOptions, prompt: &[u32], seed: u64) -> Option<Sampler<D::Cache>> {
+    let cache = model.cache(options.block);
+    Sampler::new(options.clone(), prompt, MASK, cache, Rng::new(seed)).ok()
+}
+
+/// Ids that tell their position, so that a model can check what it sees.
+fn numbered(position: usize) -> u32 {
+    1 + (position % 1000) as u32
+}
+
+/// The model sees the newest text, without a hole, and as much of it as the window promises.
+#[test]
+fn each_window_shows_the_newest_text_in_order() {
+    for (window, block, least) in [
+        (Window::Grow, 4, None),
+        (Window::Slide, 4, Some(12)),
+        (Window::Slide, 8, Some(8)),
+        (Window::Recompute, 4, Some(8)),
+        (Window::Recompute, 1, Some(8)),
+        (Window::Recompute, 16, Some(0)),
+        (Window::Recompute, 12, Some(0)),
+    ] {
+        for prompt_length in [1, 3, 8, 15, 16, 17, 40] {
+            let mut model = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &_| {
+                let known = open.iter().position(|&id| id == MASK).unwrap();
+                let sight: Vec<u32> = seen.iter().chain(&open[..known]).copied().collect();
+                assert!(sight.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{window:?} {block}: {sight:?}");
+                // Each block is decoded left to right below, so the next token is the one after the last seen.
+                let mut proposal = round_numbers(seen, open, query)?;
+                proposal.token = sight.last().map_or(1, |last| last + 1) + (query.row - known) as u32;
+                Ok(proposal)
+            });
+            model.most_seen = if window == Window::Grow { usize::MAX } else { 16 };
+            let prompt: Vec<u32> = (0..prompt_length).map(numbered).collect();
+            let options =
+                SampleOptions { train_length: 16, window, ..options(block, 60, Rule::Threshold { threshold: 0.001 }) };
+            let mut sampler = Sampler::new(options, &prompt, MASK, model.cache(block), Rng::new(1)).unwrap();
+            run(&model, &mut sampler, Quiet).unwrap();
+            let expected: Vec<u32> = (0..prompt_length + 60).map(numbered).collect();
+            assert_eq!(sampler.ids(), expected, "{window:?}, block {block}, prompt {prompt_length}");
+            // What the last pass saw: everything, or at least what the window keeps.
+            let held = sampler.cache().held();
+            assert!(least.is_none_or(|least| held >= least), "{window:?}, block {block}: {held}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn every_sample_keeps_the_laws(options in any_options(), prompt in any_prompt(), seed in 0u64..1000) {
+        let mut model = Scripted::new(MASK, from_digest(10));
+        if options.window != Window::Grow {
+            model.most_seen = options.train_length;
+        }
+        let Some(mut sampler) = sampler_for(&model, &options, &prompt, seed) else { return Ok(()) };
+        let mut events: Vec<Event> = Vec::new();
+        run(&model, &mut sampler, &mut events).unwrap();
+
+        prop_assert_eq!(rebuild(&events), sampler.ids());
+        prop_assert_eq!(sampler.new_ids().len(), options.max_new);
+        prop_assert!(!sampler.ids().contains(&MASK));
+        prop_assert!(sampler.ids().iter().zip(&prompt).all(|(id, given)| id == given || *given == MASK));
+        prop_assert_eq!(sampler.passes(), model.lanes.get());
+        let mut bound = 0;
+        let mut open: Vec<u32> = Vec::new();
+        for event in &events {
+            match event {
+                Event::BlockOpened { ids, .. } => {
+                    bound += options.rule.most_passes(ids.iter().filter(|&&id| id == MASK).count()) as u64;
+                    open.clone_from(ids);
+                }
+                Event::BlockCommitted { ids, .. } => {
+                    prop_assert!(open.iter().zip(ids).all(|(before, after)| before == after || *before == MASK));
+                }
+                _ => {}
+            }
+        }
+        prop_assert!(sampler.passes() <= bound, "{} passes, bound {}", sampler.passes(), bound);
+    }
+
+    #[test]
+    fn company_changes_nothing(
+        samples in prop::collection::vec((any_options(), any_prompt(), 0u64..1000), 1..4),
+    ) {
+        let model = Scripted::new(MASK, from_digest(10));
+        let all = || samples.iter().filter_map(|(options, prompt, seed)| sampler_for(&model, options, prompt, *seed));
+        let alone: Vec<Vec<Event>> = all()
+            .map(|mut sampler| {
+                let mut events = Vec::new();
+                run(&model, &mut sampler, &mut events).unwrap();
+                events
+            })
+            .collect();
+        let mut together: Vec<_> = all().collect();
+        let mut events: Vec<Vec<Event>> = vec![Vec::new(); together.len()];
+        while step(&model, &mut together, &mut events).unwrap() > 0 {}
+        prop_assert_eq!(alone, events);
+    }
+}
+
+/// `BLESS=1 cargo test` writes the files anew.
+#[test]
+fn golden_event_streams() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for rule in RULES {
+        let model = Scripted::new(MASK, round_numbers);
+        let mut sampler = Sampler::new(options(4, 9, rule), &[9, 1, 2, 3, 4, 5], MASK, model.cache(4), Rng::new(7)).unwrap();
+        let mut events: Vec<Event> = Vec::new();
+        run(&model, &mut sampler, &mut events).unwrap();
+        let found: String = events.iter().map(|event| serde_json::to_string(event).unwrap() + "\n").collect();
+        let path = dir.join(format!("{}.jsonl", rule.name()));
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&path, &found).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), found, "{}", path.display());
+    }
+}
