@@ -5,3 +5,4 @@ mod noise;
 mod oracle;
 mod sampling;
 mod scripted;
+mod tidy;

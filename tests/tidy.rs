@@ -53,10 +53,10 @@ fn files(dir: &str, extension: &str) -> Vec<String> {
     found
 }
 
-/// A source file without comments and without its unit tests (which stand last, or in a file `tests.rs`).
+/// A source file without comments and without its unit tests (which stand last, or in a file `*tests.rs`).
 fn code(path: &str) -> String {
     let text = read(path);
-    let end = if path.ends_with("/tests.rs") { 0 } else { text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len()) };
+    let end = if path.ends_with("tests.rs") { 0 } else { text.find("#[cfg(test)]\nmod tests {").unwrap_or(text.len()) };
     let line = |line: &str| line.split("//").next().unwrap_or_default().to_string() + "\n";
     text[..end].lines().map(line).collect()
 }
