@@ -34,7 +34,7 @@ const CHECKS: &[(&str, &[CheckFile])] = &[
     ("traj_ddpm_T", &[sampling::ancestral_trajectory]),
     ("stop_conditions.json", &[sampling::stop_conditions]),
     #[cfg(feature = "train")]
-    ("sample_block", &[sampling::sample_block, network::decode]),
+    ("sample_block", &[sampling::sample_block]),
     #[cfg(feature = "train")]
     ("sedd.safetensors", &[sampling::sedd, network::score]),
     #[cfg(feature = "train")]
