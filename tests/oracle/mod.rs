@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+mod changed;
 pub mod golden;
 pub mod noise;
 pub mod sampling;
