@@ -2,6 +2,7 @@
 //! same kinds of file, its own `config.json`, other block sizes and lengths; the default is the copy beside this file. A check
 //! reads every shape from its file and from `config.json`.
 
+mod changed;
 pub mod golden;
 #[cfg(feature = "train")]
 pub mod network;
