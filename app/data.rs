@@ -47,13 +47,13 @@ pub struct DataArgs {
 /// Where documents come from.
 enum Input {
     Texts(Texts, Option<Detokenizer>),
-    Toy { stories: u64, rng: Rng },
+    Toy { stories: u64, rng: Box<Rng> },
 }
 
 impl Input {
     fn open(args: &DataArgs) -> Result<Self> {
         if let Some(stories) = args.toy {
-            return Ok(Input::Toy { stories, rng: Rng::new(args.seed).split("toy") });
+            return Ok(Input::Toy { stories, rng: Box::new(Rng::new(args.seed).split("toy")) });
         }
         let detokenizer = args.detokenize.as_deref().map(Detokenizer::named).transpose()?;
         let separator = args.separator.as_ref().map(|text| text.replace("\\n", "\n"));

@@ -245,7 +245,12 @@ fn any_prompt() -> impl Strategy<Value = Vec<u32>> {
         .prop_map(|tail| std::iter::once(9).chain(tail).collect())
 }
 
-fn sampler_for<D: Denoiser>(model: &D, options: &SampleOptions, prompt: &[u32], seed: u64) -> Option<Sampler<D::Cache>> {
+fn sampler_for<D: Denoiser>(
+    model: &D,
+    options: &SampleOptions,
+    prompt: &[u32],
+    seed: u64,
+) -> Option<Sampler<D::Cache>> {
     let cache = model.cache(options.block);
     Sampler::new(options.clone(), prompt, MASK, cache, Rng::new(seed)).ok()
 }
@@ -353,7 +358,8 @@ fn golden_event_streams() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     for rule in RULES {
         let model = Scripted::new(MASK, round_numbers);
-        let mut sampler = Sampler::new(options(4, 9, rule), &[9, 1, 2, 3, 4, 5], MASK, model.cache(4), Rng::new(7)).unwrap();
+        let mut sampler =
+            Sampler::new(options(4, 9, rule), &[9, 1, 2, 3, 4, 5], MASK, model.cache(4), Rng::new(7)).unwrap();
         let mut events: Vec<Event> = Vec::new();
         run(&model, &mut sampler, &mut events).unwrap();
         let found: String = events.iter().map(|event| serde_json::to_string(event).unwrap() + "\n").collect();

@@ -52,6 +52,13 @@ pub struct Header {
 }
 
 impl Header {
+    /// Of a shard without documents yet.
+    fn new(vocab_size: usize, hash: &str) -> Self {
+        let (format, tokenizer) = (FORMAT.to_string(), hash.to_string());
+        let width = width(vocab_size);
+        Self { format, version: VERSION, width, vocab_size, ids: 0, documents: 0, bytes: 0, tokenizer }
+    }
+
     /// Where the table of documents begins, if the numbers make sense at all.
     fn table(&self) -> Option<u64> {
         let ids = self.ids.checked_mul(self.width as u64)?;
@@ -89,17 +96,7 @@ impl Writer {
         // Open but without a name: gone when this process is.
         std::fs::remove_file(&spill).map_err(|e| Error::io(&spill, e))?;
         ids.write_all(&[b' '; HEADER_BYTES]).map_err(|e| Error::io(&temporary, e))?;
-        let width = if vocab_size <= 1 << 16 { 2 } else { 4 };
-        let header = Header {
-            format: FORMAT.into(),
-            version: VERSION,
-            width,
-            vocab_size,
-            ids: 0,
-            documents: 0,
-            bytes: 0,
-            tokenizer: hash.into(),
-        };
+        let header = Header::new(vocab_size, hash);
         Ok(Self { path: path.into(), temporary, ids, table, header })
     }
 
@@ -113,12 +110,7 @@ impl Writer {
     /// # Errors
     /// No ids, an id beyond the vocabulary, or the disk.
     pub fn push(&mut self, ids: &[u32], bytes: u64) -> Result<()> {
-        if ids.is_empty() {
-            return Err(Error::value("document", "at least one id", "none"));
-        }
-        if let Some(id) = ids.iter().find(|&&id| id as usize >= self.header.vocab_size) {
-            return Err(Error::value("id", format!("an id below {}", self.header.vocab_size), id.to_string()));
-        }
+        check_document(ids, self.header.vocab_size)?;
         let written = match self.header.width {
             2 => ids.iter().try_for_each(|&id| self.ids.write_all(&(id as u16).to_le_bytes())),
             _ => ids.iter().try_for_each(|&id| self.ids.write_all(&id.to_le_bytes())),
@@ -169,6 +161,21 @@ impl Drop for Writer {
     }
 }
 
+/// Bytes that an id takes.
+fn width(vocab_size: usize) -> usize {
+    if vocab_size <= 1 << 16 { 2 } else { 4 }
+}
+
+fn check_document(ids: &[u32], vocab_size: usize) -> Result<()> {
+    if ids.is_empty() {
+        return Err(Error::value("document", "at least one id", "none"));
+    }
+    match ids.iter().find(|&&id| id as usize >= vocab_size) {
+        Some(id) => Err(Error::value("id", format!("an id below {vocab_size}"), id.to_string())),
+        None => Ok(()),
+    }
+}
+
 fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
     name.push(format!(".{ending}"));
@@ -180,7 +187,14 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 pub struct Shard {
     path: PathBuf,
     header: Header,
-    map: Mmap,
+    store: Store,
+}
+
+/// Where the ids are.
+#[derive(Debug)]
+enum Store {
+    Map(Mmap),
+    Memory { ids: Vec<u32>, table: Vec<(u64, u64)> },
 }
 
 impl Shard {
@@ -196,10 +210,28 @@ impl Shard {
         // so none ever changes in place by this program; whoever overwrites one while training harms his own run.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
         let header = read_header(path, &map)?;
-        let shard = Self { path: path.into(), header, map };
+        let shard = Self { path: path.into(), header, store: Store::Map(map) };
         shard.check_documents()?;
         shard.check_ids()?;
         Ok(shard)
+    }
+
+    /// A shard of a few documents (ids and UTF-8 bytes of each) that is never written; `name` stands for its path.
+    ///
+    /// # Errors
+    /// A document without ids, or an id beyond the vocabulary.
+    pub fn in_memory(name: &str, vocab_size: usize, documents: impl Iterator<Item = (Vec<u32>, u64)>) -> Result<Self> {
+        let (mut all, mut table) = (Vec::new(), Vec::new());
+        for (ids, bytes) in documents {
+            check_document(&ids, vocab_size)?;
+            table.push((all.len() as u64, bytes));
+            all.extend_from_slice(&ids);
+        }
+        let mut header = Header::new(vocab_size, "");
+        header.ids = all.len() as u64;
+        header.documents = table.len() as u64;
+        header.bytes = table.iter().map(|(_, bytes)| bytes).sum();
+        Ok(Self { path: name.into(), header, store: Store::Memory { ids: all, table } })
     }
 
     /// Where it lies.
@@ -241,7 +273,10 @@ impl Shard {
     /// Appends the ids of a range (in ids, within the shard).
     pub fn read(&self, range: Range<usize>, into: &mut Vec<u32>) {
         let width = self.header.width;
-        let bytes = &self.map[HEADER_BYTES + range.start * width..HEADER_BYTES + range.end * width];
+        let bytes = match &self.store {
+            Store::Map(map) => &map[HEADER_BYTES + range.start * width..HEADER_BYTES + range.end * width],
+            Store::Memory { ids, .. } => return into.extend_from_slice(&ids[range]),
+        };
         match width {
             2 => into.extend(bytes.chunks_exact(2).map(|b| u32::from(u16::from_le_bytes([b[0], b[1]])))),
             _ => into.extend(bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
@@ -250,9 +285,14 @@ impl Shard {
 
     /// Start and bytes of a document.
     fn entry(&self, index: usize) -> (u64, u64) {
-        let table = HEADER_BYTES + (self.len() * self.header.width).next_multiple_of(8);
-        let entry: &[u64] = bytemuck::cast_slice(&self.map[table + 16 * index..table + 16 * (index + 1)]);
-        (entry[0], entry[1])
+        match &self.store {
+            Store::Map(map) => {
+                let table = HEADER_BYTES + (self.len() * self.header.width).next_multiple_of(8);
+                let entry: &[u64] = bytemuck::cast_slice(&map[table + 16 * index..table + 16 * (index + 1)]);
+                (entry[0], entry[1])
+            }
+            Store::Memory { table, .. } => table[index],
+        }
     }
 
     fn check_documents(&self) -> Result<()> {
@@ -284,7 +324,8 @@ impl Shard {
 
     fn check_ids(&self) -> Result<()> {
         let width = self.header.width;
-        let bytes = &self.map[HEADER_BYTES..HEADER_BYTES + self.len() * width];
+        let Store::Map(map) = &self.store else { return Ok(()) };
+        let bytes = &map[HEADER_BYTES..HEADER_BYTES + self.len() * width];
         let limit = self.header.vocab_size;
         let largest = match width {
             2 => bytemuck::cast_slice::<u8, u16>(bytes).par_iter().copied().max().map(u32::from),
@@ -313,7 +354,7 @@ fn read_header(path: &Path, map: &[u8]) -> Result<Header> {
     if header.version != VERSION {
         return Err(Error::key(path, "version", VERSION.to_string(), header.version.to_string()));
     }
-    let width = if header.vocab_size <= 1 << 16 { 2 } else { 4 };
+    let width = width(header.vocab_size);
     if header.width != width {
         let expected = format!("{width} for a vocabulary of {}", header.vocab_size);
         return Err(Error::key(path, "width", expected, header.width.to_string()));

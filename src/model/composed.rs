@@ -5,6 +5,7 @@ use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use super::Heads;
+use super::fused::adamw::AdamW;
 use super::fused::residual::dropout_keep;
 use super::ops::Branch;
 use crate::arch::NORM_EPS;
@@ -144,4 +145,16 @@ pub fn head_nll(x: Tensor<2>, head: &[Tensor<2>; 2], targets: &[u32], banned: u3
     let targets: Vec<i32> = targets.iter().map(|&t| t as i32).collect();
     let targets = Tensor::<2, Int>::from_data(TensorData::new(targets, [rows, 1]), &device);
     -log_softmax(logits, 1).gather(1, targets)
+}
+
+/// One AdamW step (as PyTorch: decoupled decay first, eps outside the root) and one of the moving average.
+pub fn adamw(s: &AdamW, decay: f64, grad: Tensor<2>, [param, m, v, ema]: [Tensor<2>; 4]) -> [Tensor<2>; 4] {
+    let grad = grad * s.clip;
+    let m = m * s.beta1 + grad.clone() * (1.0 - s.beta1);
+    let v = v * s.beta2 + grad.clone() * grad * (1.0 - s.beta2);
+    let t = s.step as f64;
+    let root = (v.clone() / (1.0 - s.beta2.powf(t))).sqrt() + s.eps;
+    let param = param * (1.0 - s.lr * s.weight_decay) - m.clone() / root * (s.lr / (1.0 - s.beta1.powf(t)));
+    let ema = ema * decay + param.clone() * (1.0 - decay);
+    [param, m, v, ema]
 }

@@ -79,6 +79,11 @@ pub fn host(tensor: Tensor<2>) -> Host {
     }
 }
 
+/// An untracked tensor from a CPU tensor.
+pub fn from_host(host: Host) -> Tensor<2> {
+    Tensor::from_primitive::<Flex>(host)
+}
+
 fn tracked(tensor: Tensor<2>) -> Tracked {
     match tensor.try_into_primitive::<Autodiff<Flex>>() {
         Ok(primitive) => primitive,

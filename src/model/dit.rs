@@ -161,6 +161,18 @@ impl Dit {
         failed.map_or(Ok(all), Err)
     }
 
+    /// The same network outside autodiff, sharing the parameters: for evaluation.
+    pub fn without_autodiff(mut self) -> Self {
+        self.device = self.device.inner();
+        self.visit(&mut |_, tensor| *tensor = tensor.clone().without_autodiff());
+        self
+    }
+
+    /// Makes every parameter a leaf whose gradient is kept. The device must be an autodiff one.
+    pub fn require_grad(&mut self) {
+        self.visit(&mut |_, tensor| *tensor = tensor.clone().require_grad());
+    }
+
     /// The device its parameters live on.
     pub fn device(&self) -> &Device {
         &self.device

@@ -4,7 +4,8 @@ use std::sync::Mutex;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::custom::{Grad, Made, custom};
+use super::custom::{Grad, Made, custom, from_host, host, numbers};
+use super::fused::adamw::{self, AdamW};
 use super::fused::attention::{self, KeyValueLayout};
 use super::fused::head::{self, Head, HeadGrads};
 use super::fused::norm::{self, Normed};
@@ -248,4 +249,24 @@ pub fn head_nll(
         })
     });
     Ok((loss, nll))
+}
+
+/// The sum of a tensor's squares.
+pub fn square_sum(form: Form, x: &Tensor<2>) -> Result<f64> {
+    if form == Form::Fused {
+        return Ok(adamw::square_sum(numbers(&host(x.clone()))));
+    }
+    Ok(to_vec((x.clone() * x.clone()).sum().reshape([1, 1]))?.into_iter().map(f64::from).sum())
+}
+
+/// One AdamW step and one of the moving average: `[param, m, v, ema]` to the same. In place where nobody else holds them.
+pub fn adamw(form: Form, settings: &AdamW, decay: f64, grad: Tensor<2>, state: [Tensor<2>; 4]) -> [Tensor<2>; 4] {
+    if form == Form::Composed {
+        return composed::adamw(settings, decay, grad, state);
+    }
+    let grad = host(grad);
+    let mut state = state.map(host);
+    let [param, m, v, ema] = state.each_mut().map(|t| t.storage_mut::<f32>());
+    adamw::adamw(settings, numbers(&grad), adamw::Slot { param, m, v, ema: Some((ema, decay)) });
+    state.map(from_host)
 }

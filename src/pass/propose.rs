@@ -2,6 +2,7 @@
 //! renormalise, draw. It knows neither where the logits come from nor what becomes of the proposal.
 
 use std::borrow::Cow;
+use std::cmp::Ordering;
 
 use crate::error::{Error, Result};
 
@@ -75,25 +76,33 @@ impl Softmax {
     /// `None` when the result is not a distribution. A logit of minus infinity bans its token.
     fn new(logits: &[f32], banned: u32, temperature: f64) -> Option<Self> {
         let banned = banned as usize;
-        let allowed = logits.iter().enumerate().filter(|&(id, _)| id != banned).map(|(_, &logit)| logit);
-        let max = f64::from(allowed.fold(f32::NEG_INFINITY, f32::max));
+        let (before, after) = logits.split_at(banned.min(logits.len()));
+        let max = f64::from(greatest(before).max(greatest(after.get(1..).unwrap_or_default())));
         let mut probs: Vec<f64> = logits.iter().map(|&logit| ((f64::from(logit) - max) / temperature).exp()).collect();
         if let Some(prob) = probs.get_mut(banned) {
             *prob = 0.0;
         }
         let sum: f64 = probs.iter().sum();
-        if !sum.is_finite() {
+        if !sum.is_finite() || sum == 0.0 {
             return None;
         }
-        let mut entropy = sum.ln();
-        for (prob, &logit) in probs.iter_mut().zip(logits) {
-            if *prob > 0.0 {
-                *prob /= sum;
-                entropy -= *prob * (f64::from(logit) - max) / temperature;
-            }
-        }
-        Some(Self { probs, entropy })
+        let surprise = |(&prob, &logit): (&f64, &f32)| if prob > 0.0 { prob * (f64::from(logit) - max) } else { 0.0 };
+        let mean = probs.iter().zip(logits).map(surprise).sum::<f64>() / (sum * temperature);
+        probs.iter_mut().for_each(|prob| *prob /= sum);
+        Some(Self { probs, entropy: sum.ln() - mean })
     }
+}
+
+/// Sixteen maxima side by side, so that the loop runs in vector registers.
+fn greatest(logits: &[f32]) -> f32 {
+    let (chunks, rest) = logits.as_chunks::<16>();
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    for chunk in chunks {
+        for (lane, &logit) in lanes.iter_mut().zip(chunk) {
+            *lane = lane.max(logit);
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |max, &logit| max.max(logit))
 }
 
 /// The ids of the greatest and the second greatest probability, lower ids first among equals.
@@ -133,54 +142,59 @@ pub fn cut(probs: &mut [f64], nucleus: Nucleus) {
         Nucleus::Strict(p) if p < 1.0 => (p, true),
         _ => return,
     };
-    let mut kept = Vec::new();
-    let mut cumulative = 0.0;
-    descending(probs, |id, prob| {
-        cumulative += prob;
-        if strict && cumulative > limit && !kept.is_empty() {
-            return false;
+    // Tokens below (1 - limit) / vocab together weigh less than what may be cut; half of it leaves room for rounding.
+    let mut tokens = at_least(probs, 0.5 * (1.0 - limit) / probs.len() as f64);
+    // The first `heavy` tokens are kept, the limit is crossed before `end`: halve the span between them until it is short.
+    let (mut heavy, mut end, mut cumulative) = (0, tokens.len(), 0.0);
+    while end - heavy > 64 {
+        let middle = (heavy + end) / 2;
+        tokens[heavy..end].select_nth_unstable_by(middle - heavy, more_probable);
+        let half: f64 = tokens[heavy..middle].iter().map(|&(_, prob)| prob).sum();
+        if cumulative + half < limit {
+            (heavy, cumulative) = (middle, cumulative + half);
+        } else {
+            end = middle;
         }
-        kept.push((id, prob));
-        cumulative < limit
-    });
-    let sum: f64 = kept.iter().map(|&(_, prob)| prob).sum();
+    }
+    tokens[heavy..end].sort_unstable_by(more_probable);
+    let mut kept = heavy;
+    for &(_, prob) in &tokens[heavy..end] {
+        let crossed = cumulative >= limit;
+        cumulative += prob;
+        if kept > 0 && (crossed || strict && cumulative > limit) {
+            break;
+        }
+        kept += 1;
+    }
+    tokens.truncate(kept);
+    let sum: f64 = tokens.iter().map(|&(_, prob)| prob).sum();
     probs.fill(0.0);
-    for (id, prob) in kept {
-        probs[id] = prob / sum;
+    for (id, prob) in tokens {
+        probs[id as usize] = prob / sum;
     }
 }
 
 fn most_probable(probs: &[f64], count: usize) -> Vec<(u32, f64)> {
-    let mut best = Vec::new();
-    if count > 0 {
-        descending(probs, |id, prob| {
-            best.push((id as u32, prob));
-            best.len() < count
-        });
+    if count == 0 {
+        return Vec::new();
     }
-    best
+    let mut tokens = at_least(probs, 0.0);
+    if count < tokens.len() {
+        tokens.select_nth_unstable_by(count, more_probable);
+        tokens.truncate(count);
+    }
+    tokens.sort_unstable_by(more_probable);
+    tokens
 }
 
-/// Visits ids from the most probable down (lower ids first among equals, none of probability 0) until told to stop. Sorts
-/// piece by piece: the head of a peaked distribution is short.
-fn descending(probs: &[f64], mut visit: impl FnMut(usize, f64) -> bool) {
-    let order = |&a: &usize, &b: &usize| probs[b].total_cmp(&probs[a]).then(a.cmp(&b));
-    let mut ids: Vec<usize> = (0..probs.len()).filter(|&id| probs[id] > 0.0).collect();
-    let mut rest = &mut ids[..];
-    let mut piece = 64;
-    while !rest.is_empty() {
-        let size = piece.min(rest.len());
-        if size < rest.len() {
-            rest.select_nth_unstable_by(size, order);
-        }
-        let (head, tail) = rest.split_at_mut(size);
-        head.sort_unstable_by(order);
-        if !head.iter().all(|&id| visit(id, probs[id])) {
-            return;
-        }
-        rest = tail;
-        piece *= 8;
-    }
+/// Tokens of at least this probability, and more than 0.
+fn at_least(probs: &[f64], least: f64) -> Vec<(u32, f64)> {
+    (0..).zip(probs.iter().copied()).filter(|&(_, prob)| prob > 0.0 && prob >= least).collect()
+}
+
+/// Best first, lower ids first among equals.
+fn more_probable(a: &(u32, f64), b: &(u32, f64)) -> Ordering {
+    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
 
 /// A draw by exponential race, argmax p / (1e-10 - ln(u + 1e-10)), one uniform per token: how the official code draws, to
@@ -241,18 +255,45 @@ mod tests {
         assert_eq!(cut_to(Nucleus::Usual(1.0)), [0.2, 0.4, 0.0, 0.1, 0.3]);
     }
 
+    /// The nucleus by a full sort.
+    fn cut_slowly(probs: &[f64], limit: f64, strict: bool) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..probs.len()).collect();
+        order.sort_by(|&a, &b| probs[b].total_cmp(&probs[a]).then(a.cmp(&b)));
+        let mut cumulative = 0.0;
+        let mut kept: Vec<usize> = order
+            .iter()
+            .enumerate()
+            .take_while(|&(rank, &id)| {
+                let before = cumulative;
+                cumulative += probs[id];
+                rank == 0 || if strict { cumulative <= limit } else { before < limit }
+            })
+            .map(|(_, &id)| id)
+            .collect();
+        kept.sort_unstable();
+        kept
+    }
+
     #[test]
-    fn a_long_tail_is_visited_in_order() {
+    fn the_nucleus_of_a_long_tail_is_that_of_a_full_sort() {
         let mut rng = Rng::new(1);
-        let probs: Vec<f64> = (0..5000).map(|_| rng.below(1000) as f64).collect();
-        let mut sorted: Vec<usize> = (0..5000).filter(|&id| probs[id] > 0.0).collect();
-        sorted.sort_by(|&a, &b| probs[b].total_cmp(&probs[a]).then(a.cmp(&b)));
-        let mut visited = Vec::new();
-        descending(&probs, |id, _| {
-            visited.push(id);
-            true
-        });
-        assert_eq!(visited, sorted);
+        for case in 0..200 {
+            let spread = 0.1 * f64::from(case);
+            // Multiples of a power of 2, so that sums are exact and many probabilities equal.
+            let weights: Vec<f64> = (0..700).map(|_| (spread * rng.normal()).exp().ceil().min(1e4)).collect();
+            let probs: Vec<f64> = weights.iter().map(|w| w / f64::from(1 << 24)).collect();
+            let rest = 1.0 - probs.iter().sum::<f64>();
+            let probs: Vec<f64> = probs.into_iter().chain([rest]).collect();
+            for limit in [0.25, 0.5, 0.9, 0.999, rest] {
+                for (nucleus, strict) in [(Nucleus::Usual(limit), false), (Nucleus::Strict(limit), true)] {
+                    let mut filtered = probs.clone();
+                    cut(&mut filtered, nucleus);
+                    let kept: Vec<usize> = (0..probs.len()).filter(|&id| filtered[id] > 0.0).collect();
+                    assert_eq!(kept, cut_slowly(&probs, limit, strict), "{case} {nucleus:?}");
+                    assert!((filtered.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+                }
+            }
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::{Error, Result};
-use spelling::Spelling;
+use spelling::{Spelling, cuts_at_words, pieces};
 
 pub use train::{MIN_BPE_VOCAB, train_bpe};
 
@@ -49,6 +49,10 @@ const BYTES_SPECIAL: Special = Special { bos: Some(256), eos: Some(257), mask: 2
 const BYTES_FILE: &str =
     "{\"type\":\"bytes\",\"version\":1,\"special\":{\"bos\":256,\"eos\":257,\"mask\":258,\"pad\":259}}\n";
 
+/// The tokenizers library takes about a hundred bytes of memory for each byte of a text, so a long document (a whole book,
+/// a corpus in one file) is encoded in pieces of this many bytes where the tokenizer's way to cut words allows it.
+const PIECE: usize = 1 << 18;
+
 /// Text to ids and back. Cheap to share by reference between threads, dear to clone.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
@@ -64,7 +68,7 @@ pub struct Tokenizer {
 #[derive(Clone, Debug)]
 enum Kind {
     Bytes,
-    Model { inner: Box<tokenizers::Tokenizer>, spelling: Spelling },
+    Model { inner: Box<tokenizers::Tokenizer>, spelling: Spelling, piece: usize },
 }
 
 impl Tokenizer {
@@ -132,7 +136,8 @@ impl Tokenizer {
         let find = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name));
         let mask = find(MASK_NAMES).unwrap_or(size as u32);
         let special = Special { bos: find(BOS_NAMES), eos: find(EOS_NAMES), mask, pad: find(PAD_NAMES) };
-        let kind = Kind::Model { spelling: Spelling::of(&json), inner: Box::new(inner) };
+        let piece = if cuts_at_words(&json) { PIECE } else { usize::MAX };
+        let kind = Kind::Model { spelling: Spelling::of(&json), inner: Box::new(inner), piece };
         Ok(Self { kind, special, size, file: file.to_vec(), hash: sha256(file) })
     }
 
@@ -173,11 +178,15 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         match &self.kind {
             Kind::Bytes => Ok(text.bytes().map(u32::from).collect()),
-            Kind::Model { inner, .. } => {
-                let encoding = inner.encode_fast(text, false);
-                let encoding =
-                    encoding.map_err(|e| Error::value("text", "a text the tokenizer knows", e.to_string()))?;
-                Ok(encoding.get_ids().to_vec())
+            Kind::Model { inner, piece, .. } => {
+                let mut ids = Vec::new();
+                for part in pieces(text, *piece) {
+                    let encoding = inner.encode_fast(part, false);
+                    let refused =
+                        |e: tokenizers::Error| Error::value("text", "a text the tokenizer knows", e.to_string());
+                    ids.extend_from_slice(encoding.map_err(refused)?.get_ids());
+                }
+                Ok(ids)
             }
         }
     }
@@ -236,11 +245,13 @@ impl Tokenizer {
         }
         match &self.kind {
             Kind::Bytes => u8::try_from(id).map(|byte| vec![byte]).unwrap_or_default(),
-            Kind::Model { inner, spelling } => match inner.get_added_vocabulary().get_added_tokens_decoder().get(&id) {
-                Some(token) if token.special => Vec::new(),
-                Some(token) => token.content.clone().into_bytes(),
-                None => inner.id_to_token(id).map(|token| spelling.bytes(&token)).unwrap_or_default(),
-            },
+            Kind::Model { inner, spelling, .. } => {
+                match inner.get_added_vocabulary().get_added_tokens_decoder().get(&id) {
+                    Some(token) if token.special => Vec::new(),
+                    Some(token) => token.content.clone().into_bytes(),
+                    None => inner.id_to_token(id).map(|token| spelling.bytes(&token)).unwrap_or_default(),
+                }
+            }
         }
     }
 
@@ -249,6 +260,14 @@ impl Tokenizer {
         match &self.kind {
             Kind::Bytes => None,
             Kind::Model { inner, .. } => inner.token_to_id(name),
+        }
+    }
+
+    /// The name of an id in the file (`<bos>`, `Ġthe`, `##ing`); for text, see [`Tokenizer::token_bytes`].
+    pub fn name(&self, id: u32) -> Option<String> {
+        match &self.kind {
+            Kind::Bytes => None,
+            Kind::Model { inner, .. } => inner.id_to_token(id),
         }
     }
 
@@ -305,6 +324,20 @@ mod tests {
         assert_eq!(tokenizer.hash(), Tokenizer::bytes().hash());
         let other = BYTES_FILE.replace("256", "255");
         assert!(Tokenizer::from_bytes(other.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_text_in_pieces_has_the_same_ids() {
+        let text = "It's  one of the things\n\nthat I don't   like: a b c, d e 12 3 four\n five's six \u{e9} \u{e9}t\u{e9} x's ".repeat(3);
+        let mut tokenizer = train_bpe(std::iter::once(text.as_str()), 300).unwrap();
+        let whole = tokenizer.encode(&text).unwrap();
+        assert!(matches!(tokenizer.kind, Kind::Model { piece: PIECE, .. }));
+        for size in 1..40 {
+            if let Kind::Model { piece, .. } = &mut tokenizer.kind {
+                *piece = size;
+            }
+            assert_eq!(tokenizer.encode(&text).unwrap(), whole);
+        }
     }
 
     #[test]

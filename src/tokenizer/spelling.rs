@@ -1,6 +1,8 @@
 //! How a vocabulary spells bytes: the byte-level alphabet of GPT-2, SentencePiece's `▁` and `<0xAB>`, WordPiece's `##`, or
 //! the text itself. Used to undo the spelling of one token.
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
 /// A vocabulary's way to write tokens down.
@@ -72,23 +74,51 @@ fn is_itself(byte: u8) -> bool {
     matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff)
 }
 
+/// The bytes that are not themselves, in order.
+static OTHERS: LazyLock<Vec<u8>> = LazyLock::new(|| (0..=255u8).filter(|&byte| !is_itself(byte)).collect());
+
 /// The visible character that stands for a byte (GPT-2's `bytes_to_unicode`).
 pub(super) fn byte_char(byte: u8) -> char {
-    if is_itself(byte) {
-        return char::from(byte);
+    match OTHERS.binary_search(&byte) {
+        Ok(place) => char::from_u32(0x100 + place as u32).unwrap_or(char::REPLACEMENT_CHARACTER),
+        Err(_) => char::from(byte),
     }
-    let before = (0..byte).filter(|&b| !is_itself(b)).count() as u32;
-    char::from_u32(0x100 + before).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
 /// The byte behind a character of that alphabet; a character outside it (in tokens added by hand) is itself.
 fn char_bytes(c: char) -> Vec<u8> {
     let code = c as u32;
     let byte = match code {
-        0x100.. => (0..=255u8).filter(|&b| !is_itself(b)).nth(code as usize - 0x100),
+        0x100.. => OTHERS.get(code as usize - 0x100).copied(),
         _ => u8::try_from(code).ok().filter(|&b| is_itself(b)),
     };
     byte.map_or_else(|| c.to_string().into_bytes(), |b| vec![b])
+}
+
+/// True when a text may be cut before a space between two ASCII letters without changing its ids: no normalizer, and
+/// GPT-2's own way to cut words, for which ` word` always begins a word.
+pub(super) fn cuts_at_words(json: &Value) -> bool {
+    let cut = &json["pre_tokenizer"];
+    json["normalizer"].is_null()
+        && cut["type"] == "ByteLevel"
+        && cut["add_prefix_space"] == false
+        && cut["use_regex"] != false
+        && json["model"]["type"] == "BPE"
+}
+
+/// A text in pieces of about `size` bytes, each but the first beginning with a space between two ASCII letters.
+pub(super) fn pieces(text: &str, size: usize) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let bytes = rest.as_bytes();
+        let is_cut = |at: &usize| {
+            bytes[*at] == b' ' && bytes[at - 1].is_ascii_alphabetic() && bytes[at + 1].is_ascii_alphabetic()
+        };
+        let cut = (size.max(1)..bytes.len().saturating_sub(1)).find(is_cut).unwrap_or(bytes.len());
+        let piece = &rest[..cut];
+        rest = &rest[cut..];
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 #[cfg(test)]
@@ -102,6 +132,15 @@ mod tests {
         }
         assert_eq!(byte_char(b' '), 'Ġ');
         assert_eq!(byte_char(b'\n'), 'Ċ');
+    }
+
+    #[test]
+    fn pieces_are_cut_between_letters_only() {
+        let text = "one two, three  four fi ve ";
+        let cut: Vec<&str> = pieces(text, 1).collect();
+        assert_eq!(cut, ["one", " two, three  four", " fi", " ve "]);
+        assert_eq!(pieces(text, 12).collect::<Vec<_>>(), ["one two, three  four", " fi ve "]);
+        assert_eq!(pieces("", 5).count(), 0);
     }
 
     #[test]

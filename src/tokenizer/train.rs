@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
-use super::Tokenizer;
-use super::spelling::byte_char;
+use super::spelling::{byte_char, pieces};
+use super::{PIECE, Tokenizer};
 use crate::{Error, Result};
 
 /// The special tokens of a trained vocabulary, its last four ids in this order; the mask is the very last.
@@ -32,7 +32,7 @@ type Pair = (u32, u32);
 /// # Errors
 /// A size below [`MIN_BPE_VOCAB`], or texts with too few repeated pairs to reach exactly `vocab_size` ids.
 pub fn train_bpe<S: AsRef<str> + Sync>(texts: impl Iterator<Item = S>, vocab_size: usize) -> Result<Tokenizer> {
-    if vocab_size < MIN_BPE_VOCAB || vocab_size > 1 << 24 {
+    if !(MIN_BPE_VOCAB..=1 << 24).contains(&vocab_size) {
         let expected = format!("{MIN_BPE_VOCAB} to {} (256 bytes, {} special tokens, merges)", 1 << 24, SPECIAL.len());
         return Err(Error::value("vocabulary size", expected, vocab_size.to_string()));
     }
@@ -66,13 +66,15 @@ fn count_words<S: AsRef<str> + Sync>(mut texts: impl Iterator<Item = S>) -> Resu
 
 fn words_of(text: &str) -> Result<HashMap<String, u64>> {
     let mut words = HashMap::new();
-    let mut cut = PreTokenizedString::from(text);
-    ByteLevel::new(false, true, true).pre_tokenize(&mut cut).map_err(|e| Error::Run(e.to_string()))?;
-    for (word, _, _) in cut.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
-        match words.get_mut(word) {
-            Some(count) => *count += 1,
-            None => {
-                words.insert(word.to_string(), 1);
+    for piece in pieces(text, PIECE) {
+        let mut cut = PreTokenizedString::from(piece);
+        ByteLevel::new(false, true, true).pre_tokenize(&mut cut).map_err(|e| Error::Run(e.to_string()))?;
+        for (word, _, _) in cut.get_splits(OffsetReferential::Normalized, OffsetType::Byte) {
+            match words.get_mut(word) {
+                Some(count) => *count += 1,
+                None => {
+                    words.insert(word.to_string(), 1);
+                }
             }
         }
     }

@@ -1,1 +1,4 @@
-//! To come.
+//! Training.
+
+pub mod init;
+pub mod optim;

@@ -28,6 +28,11 @@ impl Tensor {
         self.data.chunks(self.shape.last().copied().unwrap_or(1).max(1))
     }
 
+    /// The `i`-th row of the last axis.
+    pub fn row(&self, i: usize) -> &[f64] {
+        self.rows().nth(i).unwrap_or_default()
+    }
+
     /// The numbers as ids.
     pub fn ids(&self) -> Vec<u32> {
         self.data.iter().map(|&x| x as u32).collect()

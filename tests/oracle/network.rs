@@ -61,6 +61,11 @@ pub fn close_log_probs(name: &str, found: &[f64], expected: &[f64]) -> Check {
 
 /// bd3lm_block*.safetensors and mdlm_block*.safetensors: the paired pass with everything the official code computes.
 pub fn masked(dir: &Path, path: &Path) -> Check {
+    let name = path.to_string_lossy();
+    if let Some(name) = name.strip_suffix("_beta_gt_half.safetensors") {
+        let block = name.rsplit("block").next().and_then(|b| b.parse().ok());
+        return unweighted(dir, path, block.ok_or("no block size in its name")?);
+    }
     let golden = Golden::read(path)?;
     let block: usize = golden.meta("block_size")?.parse().map_err(|e| format!("block_size: {e}"))?;
     let x0 = golden.get("x0")?;
@@ -74,7 +79,7 @@ pub fn masked(dir: &Path, path: &Path) -> Check {
     for form in FORMS {
         let mut model = network(dir, Kind::Masked, block, &device())?;
         model.form = form;
-        model.visit(&mut |_, t| *t = t.clone().require_grad());
+        model.require_grad();
         hidden(&model, &golden, (&x0, &xt), block)?;
         let stream = model.paired(&xt, &x0, &View::plain(batch, block)).map_err(|e| e.to_string())?;
         logits(&model, &golden, stream.clone(), &xt)?;
@@ -224,13 +229,13 @@ pub fn exact_nll(dir: &Path, path: &Path) -> Check {
 }
 
 /// bd3lm_block*_beta_gt_half.safetensors: the official code drops the weight where the interval starts above one half.
-pub fn unweighted(dir: &Path, path: &Path, block: usize) -> Check {
+fn unweighted(dir: &Path, path: &Path, block: usize) -> Check {
     let golden = Golden::read(path)?;
     let x0 = golden.get("x0")?;
     let (batch, length, x0) = (x0.shape[0], x0.shape[1], x0.ids());
     let mut xt = golden.get("xt")?.ids();
     let mask = config(dir, "mask_id")? as u32;
-    if let Some((i, _)) = xt.iter().zip(&x0).enumerate().find(|(i, (t, c))| t != c && **t != mask) {
+    if let Some(i) = xt.iter().zip(&x0).position(|(t, c)| t != c && *t != mask) {
         return Err(format!("xt[{i}]: neither the mask nor the token of x0"));
     }
     // The official forward restores bos before the network sees it.
@@ -267,7 +272,7 @@ pub fn next_token(dir: &Path, path: &Path) -> Check {
     for form in FORMS {
         let mut model = network(dir, Kind::NextToken, 1, &device())?;
         model.form = form;
-        model.visit(&mut |_, t| *t = t.clone().require_grad());
+        model.require_grad();
         let stream = model.single(&inputs, &View::plain(batch, 1)).map_err(|e| e.to_string())?;
         close("logits_raw", &numbers(model.logits(stream.clone()))?, &golden.get("logits_raw")?.data, TIGHT)?;
         let terms = Terms::next_token(&x0, length);
@@ -330,4 +335,17 @@ pub fn embedders(dir: &Path, path: &Path) -> Check {
     close("cos", &doubled(rotary.cos()), &cos.data, (1e-5, 0.0))?;
     close("sin", &doubled(rotary.sin()), &golden.get("sin")?.data, (1e-5, 0.0))?;
     close("inv_freq", &wide(&Rotary::frequencies(dim, 10_000.0)), &golden.get("inv_freq")?.data, (0.0, 1e-5))
+}
+
+/// weights*.safetensors: loads whole, nothing left over.
+pub fn weights(dir: &Path, path: &Path) -> Check {
+    let causal = path.to_string_lossy().contains("weights_ar");
+    let kind = if causal { Kind::NextToken } else { Kind::Masked };
+    let model = network(dir, kind, 1, &device())?;
+    let golden = Golden::read(path)?;
+    for (name, data) in model.parameters().map_err(|e| e.to_string())? {
+        let key = format!("backbone.{name}");
+        close(&key, &data.into_iter().map(f64::from).collect::<Vec<_>>(), &golden.get(&key)?.data, (0.0, 0.0))?;
+    }
+    Ok(())
 }

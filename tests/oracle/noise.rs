@@ -57,25 +57,32 @@ pub fn resample(dir: &Path, file: &Path) -> Check {
     let clean = golden.get("x0")?;
     let length = clean.shape[1];
     for (case, interval) in &golden.metadata {
-        if case == "block_size" {
-            continue;
+        let get = |what: &str| golden.get(&format!("{case}.{what}"));
+        let (probs, draws, expected) = (get("p")?, get("draws")?, get("xt")?);
+        // One level per block, so the block ends where the level changes first.
+        let block = probs.data[..length].iter().position(|p| *p != probs.data[0]).unwrap_or(length);
+        for (b, levels) in probs.data.chunks(block).enumerate() {
+            let ends = clip(interval)?;
+            if levels.iter().any(|p| *p != levels[0] || *p < ends.beta() - 1e-6 || *p > ends.omega() + 1e-6) {
+                return Err(format!("{case}.p, block {b}: {levels:?}, expected one level in {interval}"));
+            }
         }
-        let (probs, draws, expected) = (
-            golden.get(&format!("{case}.p"))?,
-            golden.get(&format!("{case}.draws"))?,
-            golden.get(&format!("{case}.xt"))?,
-        );
-        let block =
-            golden.metadata.get("block_size").map_or(Ok(4), |b| b.parse()).map_err(|e| format!("{case}: {e}"))?;
+        let mut rounds = 0;
         for (row, ids) in clean.rows().enumerate() {
-            let draw = |round: usize, i: usize| draws.data[(round * clean.shape[0] + row) * length + i];
+            let draw = |round: usize, i: usize| {
+                rounds = rounds.max(round + 1);
+                // Past the recording nothing is masked, and the comparison fails.
+                draws.data.get((round * clean.shape[0] + row) * length + i).copied().unwrap_or(f64::NAN)
+            };
             // Recorded before bos is put back, so the coin of position 0 shows.
-            let coins = noise::coins_within(&probs.at(row).data, clip(interval)?, block, draw)
-                .map_err(|e| format!("{case}: {e}"))?;
+            let levels = probs.at(row).data;
+            let coins =
+                noise::coins_within(&levels, clip(interval)?, block, draw).map_err(|e| format!("{case}: {e}"))?;
             let found: Vec<f64> =
                 ids.iter().zip(coins).map(|(&id, masked)| if masked { f64::from(mask_id) } else { id }).collect();
             close(&format!("{case}.xt row {row}"), &found, &expected.at(row).data, (0.0, 0.0))?;
         }
+        close(&format!("{case}.draws, rounds"), &[rounds as f64], &[draws.shape[0] as f64], (0.0, 0.0))?;
     }
     Ok(())
 }
@@ -86,7 +93,10 @@ pub fn clip_grid(_dir: &Path, file: &Path) -> Check {
     for (block, expected) in grid.as_object().ok_or("no object")? {
         let block: usize = block.parse().map_err(|e| format!("block {block}: {e}"))?;
         let expected: Vec<f64> = expected.as_array().ok_or("no array")?.iter().flat_map(numbers).collect();
-        let clips = noise::candidates(block, &[0.5, 0.6, 0.7, 0.8, 0.9], Grid::Official).map_err(|e| e.to_string())?;
+        // An interval that starts at the floor shows its width, in f32.
+        let floors = expected.chunks(2).skip(1).filter(|ends| block > 1 && ends[0] < 0.002);
+        let widths: Vec<f64> = floors.map(|ends| (ends[1] * 1e6).round() / 1e6).collect();
+        let clips = noise::candidates(block, &widths, Grid::Official).map_err(|e| e.to_string())?;
         let found: Vec<f64> = clips.iter().flat_map(|clip| [clip.beta(), clip.omega()]).collect();
         close(&format!("block {block}"), &found, &expected, (0.0, 0.0))?;
     }

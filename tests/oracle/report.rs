@@ -59,9 +59,7 @@ fn entry(dir: &Path, key: &str, value: &serde_json::Value) -> Check {
         value.as_array().ok_or("not a list")?.iter().map(|v| v.as_f64().ok_or("not numbers".into())).collect()
     };
     match key {
-        "bd3lm_block1_nll" => {
-            close(key, &[number()?], &file("bd3lm_block1_nll")?.get("loss_eval")?.data, (1e-6, 0.0))
-        }
+        "bd3lm_block1_nll" => close(key, &[number()?], &file("bd3lm_block1_nll")?.get("loss_eval")?.data, (1e-6, 0.0)),
         "ar_loss" => close(key, &[number()?], &file("ar")?.get("loss")?.data, (1e-6, 0.0)),
         "train_losses" => close(key, &list()?, &trajectory(dir)?.get("loss")?.data, (1e-5, 0.0)),
         "lrs" => close(key, &list()?, &trajectory(dir)?.get("lr")?.data, (1e-8, 0.0)),

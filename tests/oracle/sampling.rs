@@ -29,25 +29,23 @@ pub fn sample_block(dir: &Path, file: &Path) -> Check {
         if standing != mask_id && standing != clean[i] {
             return Err(format!("x_noisy[{position}]: {standing}, x_clean has {}", clean[i]));
         }
-        for (id, (&a, &b)) in
-            log_probs.iter().zip(plain.rows().nth(i).ok_or("log_probs_noncached: too short")?).enumerate()
-        {
+        for (id, (&a, &b)) in log_probs.iter().zip(plain.row(i)).enumerate() {
             let banned = a < -1e5 && b < -1e5;
             if !banned {
                 close(&format!("log_probs row {i} id {id}"), &[a], &[b], (1e-5, 0.0))?;
             }
         }
-        let probs: Vec<f64> = plain.at(0).at(i).data.iter().map(|p| p.exp()).collect();
+        let probs: Vec<f64> = plain.row(i).iter().map(|p| p.exp()).collect();
         close(&format!("log_probs_cached row {i} sum"), &[probs.iter().sum()], &[1.0], (1e-5, 0.0))?;
         if standing != mask_id {
             close(&format!("log_probs_cached row {i}"), &probs, &one_hot(standing, probs.len()), (1e-9, 0.0))?;
         }
         let mut filtered = probs.clone();
         cut(&mut filtered, Nucleus::Strict(0.9));
-        close(&format!("nucleus_p0p9 row {i}"), &filtered, &nucleus.at(0).at(i).data, (1e-9, 0.0))?;
+        close(&format!("nucleus_p0p9 row {i}"), &filtered, nucleus.row(i), (1e-9, 0.0))?;
         // t = 0.7, dt = 0.1: a mask stays with probability 0.6 / 0.7.
         let step = ancestral_posterior(&probs, 0.6 / 0.7, mask_id);
-        close(&format!("ddpm_q_t0p7_dt0p1 row {i}"), &step, &posterior.at(0).at(i).data, (1e-9, 0.0))?;
+        close(&format!("ddpm_q_t0p7_dt0p1 row {i}"), &step, posterior.row(i), (1e-9, 0.0))?;
     }
     Ok(())
 }
@@ -72,6 +70,14 @@ fn compare_canvas(name: &str, canvas: &Canvas, expected: &[f64]) -> Check {
     close(name, &found, expected, (0.0, 0.0))
 }
 
+/// The number of steps of a trajectory `[steps, 1, block, vocab]`.
+fn one_sample(probs: &Tensor) -> Result<usize, String> {
+    match probs.shape[..] {
+        [steps, 1, _, _] => Ok(steps),
+        _ => Err(format!("probs: shape {:?}, expected [steps, 1, block, vocab]", probs.shape)),
+    }
+}
+
 /// What every recorded row must be before anything is drawn: a distribution, without the mask or with it at `stay`; certain
 /// where a token stands.
 fn check_rows(name: &str, probs: &Tensor, canvas: &Canvas, (mask_id, stay): (u32, f64)) -> Check {
@@ -92,7 +98,7 @@ pub fn first_hitting_trajectory(dir: &Path, file: &Path) -> Check {
     let golden = Golden::read(file)?;
     let (probs, uniforms, ids) = (golden.get("probs")?, golden.get("u")?, golden.get("x")?);
     let (chosen, last, times) = (golden.get("ind")?, golden.get("x_final")?, golden.get("t")?);
-    let steps = probs.shape[0];
+    let steps = one_sample(probs)?;
     let (mut canvas, mask_id) = empty_canvas(dir, probs.shape[2])?;
     let mut clock = Clock::new(canvas.masked().len());
     for step in 0..steps {
@@ -138,7 +144,7 @@ pub fn ancestral_trajectory(dir: &Path, file: &Path) -> Check {
     let grid =
         name.strip_prefix("traj_ddpm_T").and_then(|rest| rest.split('_').next()).and_then(|t| t.parse::<f64>().ok());
     let grid = grid.ok_or(format!("{name}: no number of steps"))?;
-    let steps = posteriors.shape[0];
+    let steps = one_sample(posteriors)?;
     let (mut canvas, mask_id) = empty_canvas(dir, posteriors.shape[2])?;
     let (mut in_block, mut calls) = (0.0, 0);
     let mut previous: Option<Vec<f64>> = None;

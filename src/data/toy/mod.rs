@@ -8,6 +8,7 @@
 mod grammar;
 #[rustfmt::skip]
 mod stories;
+mod walk;
 
 use std::sync::LazyLock;
 

@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use super::pieces;
 use super::rotary::Rotary;
+use super::simd::vectorised;
 use super::tile::{Tile, causal_tiles, offset_tiles};
 
 /// What the operations need to know of their inputs.
@@ -202,23 +203,13 @@ fn build_by_head<'a>(
 }
 
 /// Keys and values of one head, or their gradients, `[length, head_dim]` each, contiguous.
+#[derive(Default)]
 struct KeyValues {
     keys: Vec<f32>,
     values: Vec<f32>,
 }
 
-impl KeyValues {
-    fn new(len: usize) -> Self {
-        Self { keys: vec![0.0; len], values: vec![0.0; len] }
-    }
-
-    fn clear(&mut self) {
-        self.keys.fill(0.0);
-        self.values.fill(0.0);
-    }
-}
-
-/// A thread's working memory for one head.
+/// A thread's working memory for one head; what an operation does not use stays empty.
 struct Scratch {
     shape: Shape,
     /// Turned and scaled by 1/sqrt(head_dim).
@@ -238,20 +229,23 @@ struct Scratch {
 
 impl Scratch {
     fn new(shape: Shape) -> Self {
-        let len = shape.length * shape.head_dim;
         Self {
             shape,
-            queries: vec![0.0; len],
-            query_grad: vec![0.0; len],
-            own: KeyValues::new(len),
-            own_grad: KeyValues::new(len),
-            past: KeyValues::new(len),
-            past_grad: KeyValues::new(len),
-            out_grad: vec![0.0; len],
+            queries: Vec::new(),
+            query_grad: Vec::new(),
+            own: KeyValues::default(),
+            own_grad: KeyValues::default(),
+            past: KeyValues::default(),
+            past_grad: KeyValues::default(),
+            out_grad: Vec::new(),
             probabilities: Vec::new(),
             probability_grad: Vec::new(),
             out: Vec::new(),
         }
+    }
+
+    fn len(&self) -> usize {
+        self.shape.length * self.shape.head_dim
     }
 
     fn scale(&self) -> f32 {
@@ -259,29 +253,31 @@ impl Scratch {
     }
 
     fn load_queries(&mut self, qkv: &[f32], head: Head, rotary: &Rotary) {
-        let scale = self.scale();
-        let layout = KeyValueLayout { stride: 3 * self.shape.width(), offset: 0 };
-        let sources = head_rows(qkv, layout, head, self.shape);
-        for (position, (from, to)) in sources.zip(self.queries.chunks_exact_mut(self.shape.head_dim)).enumerate() {
-            rotary.turn(position, from, scale, to);
-        }
+        let stride = 3 * self.shape.width();
+        let from = from_head(qkv, KeyValueLayout { stride, offset: 0 }, head, self.shape);
+        self.queries.resize(self.len(), 0.0);
+        rotary.turn(from, stride, self.scale(), &mut self.queries);
     }
 
     fn load_own(&mut self, data: &[f32], layout: KeyValueLayout, head: Head, rotary: &Rotary) {
         load_key_values(&mut self.own, data, layout, (head, self.shape), rotary);
-        self.own_grad.clear();
     }
 
     fn load_past(&mut self, data: &[f32], layout: KeyValueLayout, head: Head, rotary: &Rotary) {
         load_key_values(&mut self.past, data, layout, (head, self.shape), rotary);
-        self.past_grad.clear();
     }
 
+    /// Loads the gradient of the output and clears those that are summed.
     fn load_grad(&mut self, grad: &[f32], head: Head) {
         let layout = KeyValueLayout { stride: self.shape.width(), offset: 0 };
-        let sources = head_rows(grad, layout, head, self.shape);
-        for (from, to) in sources.zip(self.out_grad.chunks_exact_mut(self.shape.head_dim)) {
-            to.copy_from_slice(from);
+        let len = self.len();
+        copy_rows(from_head(grad, layout, head, self.shape), layout.stride, self.shape, &mut self.out_grad);
+        self.query_grad.resize(len, 0.0);
+        for (grad, of) in [(&mut self.own_grad, &self.own), (&mut self.past_grad, &self.past)] {
+            for (grad, of) in [(&mut grad.keys, &of.keys), (&mut grad.values, &of.values)] {
+                grad.clear();
+                grad.resize(of.len(), 0.0);
+            }
         }
     }
 
@@ -313,8 +309,7 @@ impl Scratch {
         tile.against(queries, (&self.past.keys, &self.own.keys), d, &mut self.probabilities);
         tile.softmax(&mut self.probabilities);
         tile.against(out_grad, (&self.past.values, &self.own.values), d, &mut self.probability_grad);
-        let past_grad = &mut self.past_grad;
-        let own_grad = &mut self.own_grad;
+        let (past_grad, own_grad) = (&mut self.past_grad, &mut self.own_grad);
         tile.spread(&self.probabilities, out_grad, d, (&mut past_grad.values, &mut own_grad.values));
         tile.score_grad(&self.probabilities, &mut self.probability_grad);
         tile.spread(&self.probability_grad, queries, d, (&mut past_grad.keys, &mut own_grad.keys));
@@ -323,17 +318,22 @@ impl Scratch {
     }
 
     fn add_query_grad(&self, out: &mut [&mut [f32]], rotary: &Rotary) {
-        let scale = self.scale();
-        for (position, (from, to)) in self.query_grad.chunks_exact(self.shape.head_dim).zip(out).enumerate() {
-            rotary.add_turned_back(position, from, scale, to);
-        }
+        rotary.add_turned_back(&self.query_grad, self.scale(), out);
     }
 }
 
-/// The rows of one head in one section of a stream.
-fn head_rows(data: &[f32], layout: KeyValueLayout, head: Head, shape: Shape) -> impl Iterator<Item = &[f32]> {
-    let rows = data[head.sequence * shape.length * layout.stride..].chunks_exact(layout.stride).take(shape.length);
-    rows.map(move |row| &row[layout.offset + head.index * shape.head_dim..][..shape.head_dim])
+/// The part of a stream that starts with one head's first row in one section.
+fn from_head(data: &[f32], layout: KeyValueLayout, head: Head, shape: Shape) -> &[f32] {
+    let sequence = &data[head.sequence * shape.length * layout.stride..][..shape.length * layout.stride];
+    &sequence[layout.offset + head.index * shape.head_dim..]
+}
+
+/// One head's rows, made contiguous.
+fn copy_rows(from: &[f32], stride: usize, shape: Shape, to: &mut Vec<f32>) {
+    to.clear();
+    for row in from.chunks(stride) {
+        to.extend_from_slice(&row[..shape.head_dim]);
+    }
 }
 
 fn load_key_values(
@@ -343,26 +343,27 @@ fn load_key_values(
     (head, shape): (Head, Shape),
     rotary: &Rotary,
 ) {
-    let keys = head_rows(data, layout, head, shape);
+    into.keys.resize(shape.length * shape.head_dim, 0.0);
+    rotary.turn(from_head(data, layout, head, shape), layout.stride, 1.0, &mut into.keys);
     let values = KeyValueLayout { offset: layout.offset + shape.width(), ..layout };
-    let values = head_rows(data, values, head, shape);
-    for (position, (from, to)) in keys.zip(into.keys.chunks_exact_mut(shape.head_dim)).enumerate() {
-        rotary.turn(position, from, 1.0, to);
-    }
-    for (from, to) in values.zip(into.values.chunks_exact_mut(shape.head_dim)) {
-        to.copy_from_slice(from);
-    }
+    copy_rows(from_head(data, values, head, shape), layout.stride, shape, &mut into.values);
 }
 
 /// Adds one head's gradients to its rows, keys first, with the rotation undone.
 fn add_key_value_grad(from: &KeyValues, rows: &mut [&mut [f32]], rotary: &Rotary) {
-    let d = rotary.head_dim();
     let (keys, values) = rows.split_at_mut(rows.len() / 2);
-    for (position, (from, to)) in from.keys.chunks_exact(d).zip(keys).enumerate() {
-        rotary.add_turned_back(position, from, 1.0, to);
-    }
-    for (from, to) in from.values.chunks_exact(d).zip(values) {
-        to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+    rotary.add_turned_back(&from.keys, 1.0, keys);
+    add_rows(&from.values, values);
+}
+
+vectorised! {
+    fn add_rows(from: &[f32], rows: &mut [&mut [f32]]) {
+        let width = from.len() / rows.len();
+        for (from, to) in from.chunks_exact(width).zip(rows) {
+            for (to, from) in to.iter_mut().zip(from) {
+                *to += from;
+            }
+        }
     }
 }
 

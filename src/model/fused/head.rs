@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::matmul::{Matrix, Write, product, product_into};
-use super::simd::{self, exp, vectorised};
+use super::simd::{self, vectorised};
 
 /// Logits of one chunk, at most about: 16 MB.
 const CHUNK_LOGITS: usize = 1 << 22;
@@ -153,10 +153,7 @@ vectorised! {
 
 vectorised! {
     fn exp_and_sum(x: &mut [f32], top: f32) -> f32 {
-        for x in x.iter_mut() {
-            *x = exp::<FMA>(*x - top);
-        }
-        simd::sum(x.len(), |i| x[i])
+        simd::exp_and_sum::<FMA>(x, top)
     }
 }
 

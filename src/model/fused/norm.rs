@@ -125,8 +125,8 @@ vectorised! {
     fn forward_row(x: &[f32], gain: &[f32], shift: &[f32], y: &mut [f32]) -> [f32; 2] {
         let n = y.len();
         let (x, gain, shift) = (&x[..n], &gain[..n], &shift[..n]);
-        let mean = simd::sum(n, |i| x[i]) / n as f32;
-        let variance = simd::sum(n, |i| (x[i] - mean) * (x[i] - mean)) / n as f32;
+        let mean = simd::sum([x], |[x]| x) / n as f32;
+        let variance = simd::sum([x], |[x]| (x - mean) * (x - mean)) / n as f32;
         let rstd = 1.0 / (variance + EPSILON).sqrt();
         for i in 0..n {
             y[i] = mul_add::<FMA>((x[i] - mean) * rstd, gain[i], shift[i]);
@@ -150,8 +150,8 @@ vectorised! {
         let (grad, x, gain) = (&grad[..n], &x[..n], &gain[..n]);
         let (scaled, plain) = (&mut scaled[..n], &mut plain[..n]);
         let (mean, rstd) = statistics;
-        let mean_grad = simd::sum(n, |i| grad[i] * gain[i]) / n as f32;
-        let mean_product = simd::sum(n, |i| grad[i] * gain[i] * (x[i] - mean)) * rstd / n as f32;
+        let mean_grad = simd::sum([grad, gain], |[grad, gain]| grad * gain) / n as f32;
+        let mean_product = simd::sum([grad, gain, x], |[grad, gain, x]| grad * gain * (x - mean)) * rstd / n as f32;
         for i in 0..n {
             let normed = (x[i] - mean) * rstd;
             dx[i] = rstd * (mul_add::<FMA>(grad[i], gain[i], -mean_grad) - normed * mean_product);

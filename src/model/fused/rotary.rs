@@ -49,39 +49,43 @@ impl Rotary {
         2 * self.half
     }
 
-    /// `out = scale * (x turned by the angles of position)`, one head.
-    pub fn turn(&self, position: usize, x: &[f32], scale: f32, out: &mut [f32]) {
-        let at = position * self.half..(position + 1) * self.half;
-        let ((x0, x1), (y0, y1)) = (x.split_at(self.half), out.split_at_mut(self.half));
-        turn_pairs((x0, x1), (&self.cos[at.clone()], &self.sin[at]), scale, y0, y1);
+    /// `out [length, head_dim] = scale * (x turned)`; row p of `x` starts at `p * stride` and is at position p.
+    pub fn turn(&self, x: &[f32], stride: usize, scale: f32, out: &mut [f32]) {
+        turn_rows(x, stride, (&self.cos, &self.sin), (self.half, scale), out);
     }
 
-    /// `out += scale * (x turned back)`: the adjoint of `turn`.
-    pub fn add_turned_back(&self, position: usize, x: &[f32], scale: f32, out: &mut [f32]) {
-        let at = position * self.half..(position + 1) * self.half;
-        let ((x0, x1), (y0, y1)) = (x.split_at(self.half), out.split_at_mut(self.half));
-        add_back_pairs((x0, x1), (&self.cos[at.clone()], &self.sin[at]), scale, y0, y1);
+    /// `out[p] += scale * (row p of x [length, head_dim] turned back)`: the adjoint of `turn`.
+    pub fn add_turned_back(&self, x: &[f32], scale: f32, out: &mut [&mut [f32]]) {
+        add_rows_turned_back(x, (&self.cos, &self.sin), (self.half, scale), out);
     }
 }
 
 vectorised! {
-    fn turn_pairs(x: (&[f32], &[f32]), table: (&[f32], &[f32]), scale: f32, y0: &mut [f32], y1: &mut [f32]) {
-        let n = y0.len();
-        let (x0, x1, cos, sin, y1) = (&x.0[..n], &x.1[..n], &table.0[..n], &table.1[..n], &mut y1[..n]);
-        for i in 0..n {
-            y0[i] = scale * (x0[i] * cos[i] - x1[i] * sin[i]);
-            y1[i] = scale * (x1[i] * cos[i] + x0[i] * sin[i]);
+    fn turn_rows(x: &[f32], stride: usize, table: (&[f32], &[f32]), shape: (usize, f32), out: &mut [f32]) {
+        let (half, scale) = shape;
+        let tables = table.0.chunks_exact(half).zip(table.1.chunks_exact(half));
+        for ((x, out), (cos, sin)) in x.chunks(stride).zip(out.chunks_exact_mut(2 * half)).zip(tables) {
+            let ((x0, x1), (y0, y1)) = (x[..2 * half].split_at(half), out.split_at_mut(half));
+            let pairs = x0.iter().zip(x1).zip(cos.iter().zip(sin));
+            for ((y0, y1), ((x0, x1), (cos, sin))) in y0.iter_mut().zip(y1).zip(pairs) {
+                *y0 = scale * (x0 * cos - x1 * sin);
+                *y1 = scale * (x1 * cos + x0 * sin);
+            }
         }
     }
 }
 
 vectorised! {
-    fn add_back_pairs(x: (&[f32], &[f32]), table: (&[f32], &[f32]), scale: f32, y0: &mut [f32], y1: &mut [f32]) {
-        let n = y0.len();
-        let (x0, x1, cos, sin, y1) = (&x.0[..n], &x.1[..n], &table.0[..n], &table.1[..n], &mut y1[..n]);
-        for i in 0..n {
-            y0[i] += scale * (x0[i] * cos[i] + x1[i] * sin[i]);
-            y1[i] += scale * (x1[i] * cos[i] - x0[i] * sin[i]);
+    fn add_rows_turned_back(x: &[f32], table: (&[f32], &[f32]), shape: (usize, f32), out: &mut [&mut [f32]]) {
+        let (half, scale) = shape;
+        let tables = table.0.chunks_exact(half).zip(table.1.chunks_exact(half));
+        for ((x, out), (cos, sin)) in x.chunks_exact(2 * half).zip(out).zip(tables) {
+            let ((x0, x1), (y0, y1)) = (x.split_at(half), out[..2 * half].split_at_mut(half));
+            let pairs = x0.iter().zip(x1).zip(cos.iter().zip(sin));
+            for ((y0, y1), ((x0, x1), (cos, sin))) in y0.iter_mut().zip(y1).zip(pairs) {
+                *y0 += scale * (x0 * cos + x1 * sin);
+                *y1 += scale * (x1 * cos - x0 * sin);
+            }
         }
     }
 }
@@ -95,13 +99,14 @@ mod tests {
     fn turning_back_undoes_and_lengths_are_kept() {
         let rotary = Rotary::new(9, 8, 10_000.0);
         assert_eq!((rotary.length(), rotary.head_dim()), (9, 8));
-        let x = random(8, 1);
-        let (mut y, mut z) = (vec![0.0; 8], vec![0.0; 8]);
-        rotary.turn(0, &x, 1.0, &mut y);
-        assert_eq!(y, x);
-        rotary.turn(7, &x, 2.0, &mut y);
-        rotary.add_turned_back(7, &y, 0.5, &mut z);
-        close(&z, &wide(&x), 1e-6);
+        let x = random(9 * 10, 1);
+        let (mut turned, mut back) = (vec![0.0; 72], vec![0.0; 72]);
+        rotary.turn(&x[..88], 10, 2.0, &mut turned);
+        rotary.add_turned_back(&turned, 0.5, &mut back.chunks_mut(8).collect::<Vec<_>>());
+        for (x, back) in x.chunks(10).zip(back.chunks(8)) {
+            close(back, &wide(&x[..8]), 1e-6);
+        }
+        let (x, y) = (&x[70..78], &turned[56..]);
         let (a, b) = (1.0f64, 7.0f64);
         assert!((f64::from(y[0]) - 2.0 * (f64::from(x[0]) * b.cos() - f64::from(x[4]) * (a * b).sin())).abs() < 1e-5);
     }

@@ -53,20 +53,37 @@ pub fn exp<const FMA: bool>(x: f32) -> f32 {
     if low { 0.0 } else { y * power }
 }
 
-/// Sum of `term(i)` for i in 0..n, in `LANES` partial sums.
+/// Sum of `term` over the elements of `N` slices of one length, in `LANES` partial sums.
 #[inline(always)]
-pub fn sum(n: usize, term: impl Fn(usize) -> f32) -> f32 {
+pub fn sum<const N: usize>(x: [&[f32]; N], term: impl Fn([f32; N]) -> f32) -> f32 {
     let mut lanes = [0f32; LANES];
-    let whole = n / LANES * LANES;
-    let mut start = 0;
-    while start < whole {
+    let (whole, rest) = (x.map(|x| x.as_chunks::<LANES>().0), x.map(|x| x.as_chunks::<LANES>().1));
+    for chunk in 0..whole[0].len() {
+        let part = whole.map(|x| &x[chunk]);
         for (lane, total) in lanes.iter_mut().enumerate() {
-            *total += term(start + lane);
+            *total += term(part.map(|x| x[lane]));
         }
-        start += LANES;
     }
-    for (lane, total) in lanes.iter_mut().enumerate().take(n - whole) {
-        *total += term(whole + lane);
+    for i in 0..rest[0].len() {
+        lanes[i] += term(rest.map(|x| x[i]));
+    }
+    fold(lanes, |a, b| a + b)
+}
+
+/// Replaces each x by `e^(x - top)` and returns their sum.
+#[inline(always)]
+pub fn exp_and_sum<const FMA: bool>(x: &mut [f32], top: f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (whole, rest) = x.as_chunks_mut::<LANES>();
+    for chunk in whole {
+        for (x, total) in chunk.iter_mut().zip(&mut lanes) {
+            *x = exp::<FMA>(*x - top);
+            *total += *x;
+        }
+    }
+    for (x, total) in rest.iter_mut().zip(&mut lanes) {
+        *x = exp::<FMA>(*x - top);
+        *total += *x;
     }
     fold(lanes, |a, b| a + b)
 }
@@ -132,7 +149,7 @@ mod tests {
         for n in 0..40 {
             let x: Vec<f32> = (0..n).map(|i| i as f32 - 7.0).collect();
             let total: f32 = x.iter().sum();
-            assert_eq!(sum(n, |i| x[i]), total);
+            assert_eq!(sum([&x], |[x]| x), total);
             assert_eq!(max(&x), x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }
     }

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::matmul::{Matrix, MatrixMut, Write, matmul};
-use super::simd::{self, exp, vectorised};
+use super::simd::{self, exp_and_sum, vectorised};
 
 /// Queries in a tile, about.
 const ROWS: usize = 64;
@@ -168,14 +168,7 @@ vectorised! {
         let top_past = simd::max(&scores[..past]);
         let top_own = simd::max(&scores[own.clone()]);
         let top = if top_own > top_past { top_own } else { top_past };
-        let mut total = 0.0;
-        for part in [0..past, own.clone()] {
-            let part = &mut scores[part];
-            for score in part.iter_mut() {
-                *score = exp::<FMA>(*score - top);
-            }
-            total += simd::sum(part.len(), |i| part[i]);
-        }
+        let total = exp_and_sum::<FMA>(&mut scores[..past], top) + exp_and_sum::<FMA>(&mut scores[own.clone()], top);
         let factor = 1.0 / total;
         for part in [0..past, own.clone()] {
             for score in &mut scores[part] {
@@ -191,10 +184,7 @@ vectorised! {
     fn score_grad_row(p: &[f32], grad: &mut [f32], past: usize, own: Range<usize>) {
         let mut mean = 0.0;
         for part in [0..past, own.clone()] {
-            let (p, grad) = (&p[part.clone()], &grad[part]);
-            let n = p.len().min(grad.len());
-            let (p, grad) = (&p[..n], &grad[..n]);
-            mean += simd::sum(n, |i| p[i] * grad[i]);
+            mean += simd::sum([&p[part.clone()], &grad[part]], |[p, grad]| p * grad);
         }
         for part in [0..past, own.clone()] {
             for (p, grad) in p[part.clone()].iter().zip(&mut grad[part]) {

@@ -1,0 +1,122 @@
+//! AdamW with global-norm clipping and an exponential moving average, over all parameters of a network, in place.
+
+use burn::tensor::{Gradients, Tensor};
+
+use crate::error::{Error, Result};
+use crate::model::{Dit, Form, ops};
+
+pub use crate::model::fused::adamw::AdamW;
+
+/// One parameter's state, beside the parameter.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    /// Published name.
+    pub name: String,
+    /// First moment.
+    pub m: Tensor<2>,
+    /// Second moment.
+    pub v: Tensor<2>,
+    /// Moving average of the parameter.
+    pub ema: Tensor<2>,
+}
+
+/// The optimiser's state.
+#[derive(Clone, Debug)]
+pub struct Optimizer {
+    /// By parameter, in the order of [`Dit::visit`].
+    pub slots: Vec<Slot>,
+    /// Updates so far.
+    pub updates: u64,
+}
+
+/// The settings of one update.
+#[derive(Clone, Copy, Debug)]
+pub struct Update {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the moments.
+    pub betas: [f64; 2],
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Bound of the global gradient norm; 0: none.
+    pub max_norm: f64,
+    /// Decay of the moving average, before its warm-up; 0: the average is the parameter itself.
+    pub ema: f64,
+}
+
+impl Optimizer {
+    /// A fresh state: moments 0, averages at the parameters.
+    pub fn new(model: &Dit) -> Self {
+        let mut slots = Vec::new();
+        model.clone().visit(&mut |name, tensor| {
+            let ema = tensor.clone().without_autodiff();
+            let zeros = ema.zeros_like();
+            slots.push(Slot { name: name.into(), m: zeros.clone(), v: zeros, ema });
+        });
+        Self { slots, updates: 0 }
+    }
+
+    /// One update from gradients in the order of the slots. Returns the global norm before clipping.
+    pub fn update(&mut self, model: &mut Dit, grads: Vec<Tensor<2>>, update: &Update) -> Result<f64> {
+        let form = model.form;
+        let norm = grads.iter().map(|g| ops::square_sum(form, g)).sum::<Result<f64>>()?.sqrt();
+        if !norm.is_finite() {
+            return Err(Error::Diverged { step: self.updates + 1, loss: norm });
+        }
+        self.updates += 1;
+        let clip = if update.max_norm > 0.0 { (update.max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        let settings = AdamW {
+            lr: update.lr,
+            beta1: update.betas[0],
+            beta2: update.betas[1],
+            eps: 1e-8,
+            weight_decay: update.weight_decay,
+            step: self.updates,
+            clip,
+        };
+        let n = self.updates as f64;
+        let decay = update.ema.min((1.0 + n) / (10.0 + n));
+        let mut slots = self.slots.iter_mut().zip(grads);
+        model.visit(&mut |_, tensor| {
+            if let Some((slot, grad)) = slots.next() {
+                step(form, &settings, decay, (tensor, grad), slot);
+            }
+        });
+        Ok(norm)
+    }
+
+    /// A network with the averaged parameters, outside autodiff.
+    pub fn averaged(&self, model: &Dit) -> Dit {
+        let mut average = model.clone().without_autodiff();
+        let mut slots = self.slots.iter();
+        average.visit(&mut |_, tensor| {
+            if let Some(slot) = slots.next() {
+                *tensor = slot.ema.clone();
+            }
+        });
+        average
+    }
+}
+
+fn step(form: Form, settings: &AdamW, decay: f64, (param, grad): (&mut Tensor<2>, Tensor<2>), slot: &mut Slot) {
+    let leaf = std::mem::replace(param, Tensor::empty([1, 0], &param.device()));
+    let state = [leaf.inner(), take(&mut slot.m), take(&mut slot.v), take(&mut slot.ema)];
+    let [next, m, v, ema] = ops::adamw(form, settings, decay, grad, state);
+    *param = Tensor::from_inner(next).require_grad();
+    (slot.m, slot.v, slot.ema) = (m, v, ema);
+}
+
+/// Takes a tensor out of its place, so that it can be changed without a copy.
+fn take(tensor: &mut Tensor<2>) -> Tensor<2> {
+    std::mem::replace(tensor, Tensor::empty([1, 0], &tensor.device()))
+}
+
+/// The gradients of all parameters after a backward pass, zeros where one took no part, in the order of [`Dit::visit`].
+pub fn gradients(model: &mut Dit, mut grads: Gradients) -> Vec<Tensor<2>> {
+    let mut all = Vec::new();
+    model.visit(&mut |_, tensor| {
+        let grad = tensor.grad_remove(&mut grads);
+        all.push(grad.unwrap_or_else(|| tensor.clone().inner().zeros_like()));
+    });
+    all
+}
