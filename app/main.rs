@@ -7,6 +7,7 @@ mod data;
 mod fake;
 mod interrupt;
 mod model;
+mod plot;
 mod sample;
 mod view;
 

@@ -11,8 +11,6 @@
 //! | `{a x}` | the same with its article; a capital (`{X}`, `{A x}`) begins with one |
 //! | `<rule>` | a named template |
 //!
-//! Over budget: drawing, reading back and measuring are three views of one definition, and read best side by side.
-//!
 //! Cells may refer to things but hold no choices, so the entropy of a choice does not depend on what was drawn before.
 
 use std::collections::HashMap;
