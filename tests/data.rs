@@ -132,6 +132,31 @@ proptest! {
         prop_assert_eq!(second.cursor(), whole.cursor());
     }
 
+    /// Whatever byte is changed: an open shard can be read to its end, another one is refused.
+    #[test]
+    fn a_damaged_shard_never_panics(documents in documents_strategy(), at: prop::sample::Index, with: u8) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut bytes = std::fs::read(shard(dir.path(), &documents).path()).unwrap();
+        let at = at.index(bytes.len());
+        bytes[at] = with;
+        let path = write(dir.path(), "bad.bin", &bytes);
+        if let Ok(shard) = Shard::open(path) {
+            let packing = Packing::new(Arc::new(shard), Wrap::Documents, 5, SPECIAL).unwrap();
+            packing.batch(0..packing.rows());
+        }
+    }
+
+    #[test]
+    fn a_damaged_tokenizer_never_panics(at: prop::sample::Index, with: u8, cut: bool) {
+        let mut file = trained().file().to_vec();
+        let at = at.index(file.len());
+        file[at] = with;
+        file.truncate(if cut { at } else { file.len() });
+        if let Ok(tokenizer) = Tokenizer::from_bytes(&file) {
+            let _ = tokenizer.encode("Once there was a fox.").map(|ids| tokenizer.decode(&ids));
+        }
+    }
+
     #[test]
     fn any_text_survives_the_tokenizers(text in any::<String>()) {
         for tokenizer in [&Tokenizer::bytes(), trained()] {
@@ -271,6 +296,10 @@ fn hostile_texts_are_refused_in_one_sentence() {
         assert!(error.to_string().contains(says) && error.to_string().contains(name), "{error}");
         assert!(error.is_refusal());
     }
+    let packed = zstd::encode_all("a sentence to be cut short. ".repeat(50).as_bytes(), 1).unwrap();
+    for length in [10, packed.len() - 1] {
+        assert!(read(&write(dir.path(), "j.txt.zst", &packed[..length]), None).is_err());
+    }
     assert!(read(&dir.path().join("missing.txt"), None).is_err());
     assert!(Texts::new(&[], "text", None).is_err());
     let empty = dir.path().join("empty");
@@ -408,7 +437,7 @@ fn a_refused_build_leaves_nothing_behind() {
     let build = |documents: Vec<bd3::Result<String>>, out: &Path| {
         build(documents.into_iter(), &Tokenizer::bytes(), (shares, 1), out, &mut |_| ()).map(|_| ())
     };
-    let out = dir.path().join("data");
+    let out = dir.path().join("new/deep/data");
     let error = build(vec![Ok("one document".into())], &out).unwrap_err().to_string();
     assert!(error.contains("a document in every split"), "{error}");
     assert!(build(vec![Ok(" ".into())], &out).unwrap_err().to_string().contains("at least one document"));

@@ -75,7 +75,7 @@ pub fn build(
     let temporary = Temporary::beside(out)?;
     let mut builder = Builder { tokenizer, shares, writers: Vec::new(), empty: 0, bytes: 0 };
     for split in Split::ALL.into_iter().filter(|&split| shares.0.of(split) > 0.0) {
-        let path = temporary.0.join(split.name()).with_extension("bin");
+        let path = temporary.path.join(split.name()).with_extension("bin");
         builder.writers.push((split, Writer::create(&path, tokenizer.vocab_size(), tokenizer.hash())?));
     }
     let (mut waiting, mut size) = (Vec::new(), 0);
@@ -96,8 +96,8 @@ pub fn build(
     builder.push(&waiting)?;
     progress(builder.bytes);
     let summary = builder.finish()?;
-    tokenizer.save(&temporary.0)?;
-    let path = temporary.0.join("summary.json");
+    tokenizer.save(&temporary.path)?;
+    let path = temporary.path.join("summary.json");
     let text = serde_json::to_string_pretty(&summary).map_err(|e| Error::Run(e.to_string()))?;
     std::fs::write(&path, text + "\n").map_err(|e| Error::io(&path, e))?;
     temporary.rename(out)?;
@@ -181,8 +181,12 @@ impl Builder<'_> {
     }
 }
 
-/// A folder beside the final one, removed unless renamed.
-struct Temporary(PathBuf);
+/// A folder beside the final one, removed unless renamed, with the folders above it that were not there before.
+struct Temporary {
+    path: PathBuf,
+    /// Folders made for it, the deepest first.
+    parents: Vec<PathBuf>,
+}
 
 impl Temporary {
     fn beside(out: &Path) -> Result<Self> {
@@ -190,24 +194,31 @@ impl Temporary {
             return Err(Error::file(out, "a path that ends in the new folder's name", "another path"));
         };
         let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::create_dir_all(parent).map_err(|e| Error::io(parent, e))?;
         let path = parent.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
-        std::fs::create_dir(&path).map_err(|e| Error::io(&path, e))?;
-        Ok(Self(path))
+        let missing = parent.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists());
+        let temporary = Self { parents: missing.map(Path::to_path_buf).collect(), path };
+        std::fs::create_dir_all(&temporary.path).map_err(|e| Error::io(&temporary.path, e))?;
+        Ok(temporary)
     }
 
-    fn rename(self, out: &Path) -> Result<()> {
+    fn rename(mut self, out: &Path) -> Result<()> {
         if out.exists() {
             // Empty, or `check_out` had refused it; fails if files came in meanwhile.
             std::fs::remove_dir(out).map_err(|e| Error::io(out, e))?;
         }
-        std::fs::rename(&self.0, out).map_err(|e| Error::io(out, e))
+        std::fs::rename(&self.path, out).map_err(|e| Error::io(out, e))?;
+        self.parents.clear();
+        Ok(())
     }
 }
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        // Nothing is there after a rename; otherwise something else already went wrong and is being told.
+        let _ = std::fs::remove_dir_all(&self.path);
+        for parent in &self.parents {
+            let _ = std::fs::remove_dir(parent);
+        }
     }
 }
 

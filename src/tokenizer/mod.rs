@@ -7,6 +7,7 @@ mod train;
 
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -39,7 +40,7 @@ impl Special {
 const BOS_NAMES: &[&str] =
     &["<bos>", "[BOS]", "<s>", "<|begin_of_text|>", "<|startoftext|>", "<|beginoftext|>", "[CLS]", "<|endoftext|>"];
 const EOS_NAMES: &[&str] = &["<eos>", "[EOS]", "</s>", "<|end_of_text|>", "<|endoftext|>", "[SEP]"];
-const MASK_NAMES: &[&str] = &["<mask>", "[MASK]", "<|mask|>", "<|mdm_mask|>", "<|MASK|>"];
+const MASK_NAMES: &[&str] = &["<mask>", "[MASK]", "<|mask|>", "<|mdm_mask|>", "<|MASK|>", "|<MASK>|"];
 const PAD_NAMES: &[&str] = &["<pad>", "[PAD]", "<|pad|>", "<|padding|>"];
 
 /// The byte tokenizer's ids: 0..=255 are the bytes, then these.
@@ -68,7 +69,14 @@ pub struct Tokenizer {
 #[derive(Clone, Debug)]
 enum Kind {
     Bytes,
-    Model { inner: Box<tokenizers::Tokenizer>, spelling: Spelling, piece: usize },
+    Model {
+        inner: Box<tokenizers::Tokenizer>,
+        spelling: Spelling,
+        /// Longest text that is encoded at once.
+        piece: usize,
+        /// The vocabulary lacks some bytes and has no unknown token: the library would drop them in silence.
+        partial: bool,
+    },
 }
 
 impl Tokenizer {
@@ -137,7 +145,9 @@ impl Tokenizer {
         let mask = find(MASK_NAMES).unwrap_or(size as u32);
         let special = Special { bos: find(BOS_NAMES), eos: find(EOS_NAMES), mask, pad: find(PAD_NAMES) };
         let piece = if cuts_at_words(&json) { PIECE } else { usize::MAX };
-        let kind = Kind::Model { spelling: Spelling::of(&json), inner: Box::new(inner), piece };
+        let spelling = Spelling::of(&json);
+        let partial = json["model"]["unk_token"].is_null() && !spelling.is_complete(&inner);
+        let kind = Kind::Model { spelling, inner: Box::new(inner), piece, partial };
         Ok(Self { kind, special, size, file: file.to_vec(), hash: sha256(file) })
     }
 
@@ -178,15 +188,17 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         match &self.kind {
             Kind::Bytes => Ok(text.bytes().map(u32::from).collect()),
-            Kind::Model { inner, piece, .. } => {
-                let mut ids = Vec::new();
-                for part in pieces(text, *piece) {
-                    let encoding = inner.encode_fast(part, false);
-                    let refused =
-                        |e: tokenizers::Error| Error::value("text", "a text the tokenizer knows", e.to_string());
-                    ids.extend_from_slice(encoding.map_err(refused)?.get_ids());
+            Kind::Model { inner, spelling, piece, partial } => {
+                if *partial && let Some(c) = text.chars().find(|&c| !spelling.has(c, inner)) {
+                    return Err(Error::value("text", "characters that the vocabulary can write", format!("{c:?}")));
                 }
-                Ok(ids)
+                let encode = |part: &str| match inner.encode_fast(part, false) {
+                    Ok(encoding) => Ok(encoding.get_ids().to_vec()),
+                    Err(e) => Err(Error::value("text", "a text the tokenizer knows", e.to_string())),
+                };
+                let parts: Vec<&str> = pieces(text, *piece).collect();
+                let ids: Vec<Vec<u32>> = parts.into_par_iter().map(encode).collect::<Result<_>>()?;
+                Ok(ids.concat())
             }
         }
     }
@@ -324,6 +336,17 @@ mod tests {
         assert_eq!(tokenizer.hash(), Tokenizer::bytes().hash());
         let other = BYTES_FILE.replace("256", "255");
         assert!(Tokenizer::from_bytes(other.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn a_byte_that_the_vocabulary_lacks_is_not_dropped_in_silence() {
+        let file = br#"{"version":"1.0","added_tokens":[],"normalizer":null,"post_processor":null,
+            "pre_tokenizer":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},
+            "decoder":{"type":"ByteLevel","add_prefix_space":false,"trim_offsets":true,"use_regex":true},
+            "model":{"type":"BPE","vocab":{"a":0,"b":1},"merges":[]}}"#;
+        let tokenizer = Tokenizer::from_bytes(file).unwrap();
+        assert_eq!(tokenizer.encode("abba").unwrap(), [0, 1, 1, 0]);
+        assert!(tokenizer.encode("abc").unwrap_err().to_string().ends_with("found 'c'"));
     }
 
     #[test]

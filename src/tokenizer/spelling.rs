@@ -36,6 +36,16 @@ impl Spelling {
         }
     }
 
+    /// True when any text can be written: always, as far as is known, but for the byte alphabet every byte must be there.
+    pub(super) fn is_complete(&self, vocabulary: &tokenizers::Tokenizer) -> bool {
+        *self != Spelling::ByteLevel || (0..=255).all(|byte| has_byte(byte, vocabulary))
+    }
+
+    /// True when a character can be written.
+    pub(super) fn has(&self, c: char, vocabulary: &tokenizers::Tokenizer) -> bool {
+        *self != Spelling::ByteLevel || c.encode_utf8(&mut [0; 4]).bytes().all(|byte| has_byte(byte, vocabulary))
+    }
+
     /// The bytes that a token of the vocabulary stands for.
     pub(super) fn bytes(&self, token: &str) -> Vec<u8> {
         match self {
@@ -51,6 +61,10 @@ impl Spelling {
             Spelling::Plain => token.as_bytes().to_vec(),
         }
     }
+}
+
+fn has_byte(byte: u8, vocabulary: &tokenizers::Tokenizer) -> bool {
+    vocabulary.token_to_id(byte_char(byte).encode_utf8(&mut [0; 4])).is_some()
 }
 
 /// A component and, for a `Sequence`, all parts of it.

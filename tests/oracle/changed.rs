@@ -6,7 +6,7 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
-use super::check_of;
+use super::checks_of;
 
 /// Draws that decide by comparison: a small change rarely changes an outcome. The last is empty.
 const TOLERANT: [&str; 5] =
@@ -64,30 +64,43 @@ fn changed_json(bytes: &[u8]) -> Vec<(String, Vec<Vec<u8>>)> {
     vec![("numbers".into(), versions.collect())]
 }
 
+/// Checks that run the network take longer: fewer changes there. Weights have no numbers beside them to disagree with: a
+/// changed weight shows in the other files, and in none of its own.
+fn changes_tried(name: &str) -> usize {
+    let network = ["bd3lm_", "mdlm_", "ar.", "sedd.", "train_", "embedders."];
+    match name {
+        _ if name.starts_with("weights") => 0,
+        _ if network.iter().any(|start| name.starts_with(start)) => 4,
+        _ => 16,
+    }
+}
+
 #[test]
 fn a_changed_number_is_noticed() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/bd3lm");
     let copy = tempfile::tempdir().unwrap();
-    fs::copy(dir.join("config.json"), copy.path().join("config.json")).unwrap();
-    for entry in fs::read_dir(&dir).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        let Some(check) = check_of(name) else { continue };
-        let bytes = fs::read(&path).unwrap();
+    let names: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    for name in &names {
+        fs::copy(dir.join(name), copy.path().join(name)).unwrap();
+    }
+    for name in names {
+        let Some(checks) = checks_of(&name) else { continue };
+        let (bytes, changed) = (fs::read(dir.join(&name)).unwrap(), copy.path().join(&name));
         let tensors = if name.ends_with(".json") { changed_json(&bytes) } else { changed_tensors(&bytes) };
-        for (tensor, versions) in tensors {
-            let changed = copy.path().join(name);
+        for (tensor, mut versions) in tensors {
+            versions.truncate(changes_tried(&name));
             let count = versions.len();
             let noticed = versions.into_iter().filter(|version| {
                 fs::write(&changed, version).unwrap();
-                check(copy.path(), &changed).is_err()
+                checks.iter().any(|check| check(copy.path(), &changed).is_err())
             });
             let noticed = noticed.count();
             let label = format!("{name}: {tensor}");
             assert!(
-                noticed > 0 || TOLERANT.iter().any(|t| label.ends_with(t)),
+                count == 0 || noticed > 0 || TOLERANT.iter().any(|t| label.ends_with(t)),
                 "{label}: none of {count} changes noticed"
             );
         }
+        fs::write(&changed, bytes).unwrap();
     }
 }

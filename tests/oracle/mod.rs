@@ -54,6 +54,11 @@ const CHECKS: &[(&str, &[CheckFile])] = &[
     ("train_trajectory_block", &[trajectory::train]),
 ];
 
+/// The checks of a file, by its name.
+fn checks_of(name: &str) -> Option<&'static [CheckFile]> {
+    CHECKS.iter().find(|(start, _)| name.starts_with(start)).map(|(_, checks)| *checks)
+}
+
 #[test]
 fn oracle() {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/bd3lm");
@@ -64,9 +69,9 @@ fn oracle() {
     let mut failures = Vec::new();
     for path in &files {
         let name = path.file_name().unwrap().to_string_lossy();
-        let verdict = match CHECKS.iter().find(|(start, _)| name.starts_with(start)) {
+        let verdict = match checks_of(&name) {
             None => Err("no check knows this kind of file".into()),
-            Some((_, checks)) => checks.iter().try_for_each(|check| check(&dir, path)),
+            Some(checks) => checks.iter().try_for_each(|check| check(&dir, path)),
         };
         match verdict {
             Ok(()) => println!("{name}: ok"),

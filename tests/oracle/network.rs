@@ -343,6 +343,9 @@ pub fn weights(dir: &Path, path: &Path) -> Check {
     let kind = if causal { Kind::NextToken } else { Kind::Masked };
     let model = network(dir, kind, 1, &device())?;
     let golden = Golden::read(path)?;
+    let frequencies = Rotary::frequencies(model.arch.head_dim(), 10_000.0);
+    let frequencies: Vec<f64> = frequencies.into_iter().map(f64::from).collect();
+    close("inv_freq", &frequencies, &golden.get("backbone.rotary_emb.inv_freq")?.data, (0.0, 1e-5))?;
     for (name, data) in model.parameters().map_err(|e| e.to_string())? {
         let key = format!("backbone.{name}");
         close(&key, &data.into_iter().map(f64::from).collect::<Vec<_>>(), &golden.get(&key)?.data, (0.0, 0.0))?;

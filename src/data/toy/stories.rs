@@ -64,7 +64,7 @@ pub(super) const TABLES: &[Table] = &[
         &["under a heavy stone", "pushed until {hero.his} legs shook, but the stone stayed where it was",
           "bear;bison;donkey", "rolled the stone away as if it were a pea"],
         &["in the middle of a thorn bush", "reached in and was pricked on the nose",
-          "tortoise;hedgehog;porcupine", "walked straight in, for what is a thorn to {a helper}"],
+          "tortoise;hedgehog;porcupine", "walked straight in, for no thorn can hurt {a helper}"],
         &["on a rock in the wild river", "looked at the cold water and did not dare",
           "heron;swan;goose", "flew there and back without one wet feather"],
     ]),
@@ -90,7 +90,7 @@ pub(super) const TABLES: &[Table] = &[
         &["pumpkin", "in autumn it made soup for everyone in the valley"],
         &["cherry tree", "every summer its branches were full of guests"],
         &["rose bush", "every June the bees came from three villages"],
-        &["bean as high as the roof", "whoever climbed it could see the next town"],
+        &["beanstalk", "whoever climbed it could see the next town"],
         &["willow", "its branches made the best hiding place of all"],
     ]),
     ("soup", &["soup", "item"], &[
@@ -115,7 +115,7 @@ pub(super) const RULES: &[Rule] = &[
     ("said", "[3*said|called|answered]"),
     ("close", "[And so|That was how it ended:|Everyone was happy, and] {trait.end}."),
     ("lost",
-     "{hero} [took {hero.his}|went out to play with {hero.his}|was showing everyone {hero.his}] {thing=thing}<off> \
+     "{hero} [went out to play with|was showing everyone|took a walk with] {hero.his} {thing=thing}<off> \
       It [came down|landed|ended up] {obstacle=obstacle}. {Hero} {obstacle.fail}. \
       [Then|Just then|After a while] along came {a helper=obstacle.helpers} called {friend=name!hero}. \
       \"[Why so sad|What is the matter|Why the long face], {hero}?\" asked {friend}. \
@@ -125,8 +125,8 @@ pub(super) const RULES: &[Rule] = &[
       [To say thank you, {hero}|One good turn deserves another, so {hero}|That evening {hero}] \
       shared {food=food} with {friend}, and {trait.end}."),
     ("off",
-     "[ for a walk, but a gust of wind carried it away.| when it slipped out of {hero.his} paws.\
-      | just as a magpie snatched it, grew tired of it, and let it fall.]"),
+     "[, but a gust of wind carried it away.| when it slipped out of {hero.his} paws.\
+      |, but a magpie snatched it, grew tired of it and let it fall.]"),
     ("gift",
      "The next day was the birthday of {friend=name!hero}, the {other=kind!kind} from next door. \
       {Hero} wanted to bring {friend.him} something, but {hero.his} pockets were \
@@ -188,12 +188,12 @@ pub(super) const RULES: &[Rule] = &[
      "{hero} had to {job=job}, and {hero.he} did not want to. {Friend=name!hero}, {a other=kind!kind}, came by on the way \
       [to the fair|to the beach|to a picnic]. {Hero} [whistled|smiled|hummed] as if nothing could be nicer. \
       \"Must you {job}?\" asked {friend}. \"Must I?\" <said> {hero}. \"It is not every day that one may {job}!\" \
-      \"[Let me have the {job.tool}, please,|Oh, let me try,|Only once, {hero},]\" {friend.he} begged, and gave {hero.him} {food=food} for it. By noon [the work was done|everything shone|there was nothing \
+      \"[Let me have the {job.tool}, please,|Oh, let me try,|Only once, {hero},]\" begged {friend}, who gave {hero.him} {food=food} for it. By noon [the work was done|everything shone|there was nothing \
       left to do], and {friend} was proud and tired. Then {hero} was ashamed. \"[I played a trick on you|It was my work, not \
       yours],\" {hero.he} said, and gave {friend.him} back {food.half}. {Friend} only laughed and \
       [kept the {job.tool} as a prize|asked for more work|ate it with {hero}], and {trait.end}."),
     ("map",
-     "{hero} found a map [in an old boot|inside a loaf of bread|behind a loose brick]. A cross was drawn on it, \
+     "{hero} found a map [in an old boot|inside a loaf of bread|behind a loose brick]. It showed a cross \
       {obstacle=obstacle}. {Hero} went there and {obstacle.fail}. \"[I need help|This is no work for one|I give up],\" \
       {hero.he} [sighed|said|grumbled], and [fetched|asked|woke] {friend=name!hero}, {a helper=obstacle.helpers}. {Friend} did not \
       ask for [money|a share|reasons]; {friend.he} {obstacle.deed}. And there it was, a box! It was [green with moss|heavy|locked \
