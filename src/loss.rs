@@ -63,6 +63,16 @@ impl Terms {
         self.weights.push(weight);
     }
 
+    /// Forgets terms of weight 0.
+    pub fn retain_weighted(&mut self) {
+        let kept = |keep: &[f64], list: &[u32]| -> Vec<u32> {
+            list.iter().zip(keep).filter(|(_, w)| **w != 0.0).map(|(x, _)| *x).collect()
+        };
+        self.rows = kept(&self.weights, &self.rows);
+        self.targets = kept(&self.weights, &self.targets);
+        self.weights.retain(|w| *w != 0.0);
+    }
+
     /// Is there nothing to ask?
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()

@@ -1,4 +1,262 @@
-//! Training.
+//! Training: the loop in sight. A run is a function of its recipe: every draw depends on seed and step alone, so that a run that
+//! was stopped and resumed has the same losses, bit for bit, as one that was not.
 
+pub mod batch;
+pub mod clips;
 pub mod init;
+pub mod log;
 pub mod optim;
+pub mod plan;
+pub mod state;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor};
+
+use crate::arch::{Objective, SizeClip};
+use crate::checkpoint::dit;
+use crate::error::{Error, Result};
+use crate::format::safetensors::Float;
+use crate::likelihood::{self, Estimator, Measure};
+use crate::loss;
+use crate::model::{Dit, Dropout, dit::View, ops};
+use crate::noise::Clip;
+use crate::rng::Rng;
+
+use batch::Micro;
+use log::{Log, StepRow, ValidationRow};
+use optim::{Optimizer, Update, gradients};
+use plan::{Plan, SizePlan};
+use state::Progress;
+
+/// Hears what a run does.
+pub trait Observer {
+    /// One optimiser step is done. `false` asks the run to save and stop.
+    fn step(&mut self, row: &StepRow) -> bool;
+    /// One block size was validated.
+    fn validation(&mut self, row: &ValidationRow);
+    /// A checkpoint stands.
+    fn saved(&mut self, step: u64);
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All steps are done.
+    Finished,
+    /// The observer asked to stop after this step; the checkpoint stands.
+    Stopped(u64),
+}
+
+/// A run at work.
+pub struct Run {
+    plan: Plan,
+    dir: PathBuf,
+    rng: Rng,
+    sizes: Vec<SizePlan>,
+    model: Dit,
+    optimizer: Optimizer,
+    step: u64,
+    tokens: u64,
+    log: Log,
+}
+
+impl Run {
+    /// Starts a run in `dir`, or resumes the one whose state is there. `init` gives the weights of a fresh run.
+    pub fn open(mut plan: Plan, dir: &Path, device: &Device, init: Option<&Path>) -> Result<Self> {
+        let rng = Rng::new(plan.recipe.seed);
+        let device = device.clone().autodiff();
+        let mut sizes = plan.sizes.clone();
+        let (model, optimizer, step, tokens) = if state::path(dir).exists() {
+            let (model, optimizer, progress) = state::load(dir, &plan.arch, &device)?;
+            plan.reader.seek(&progress.cursor)?;
+            for (size, (_, beta, omega)) in sizes.iter_mut().zip(&progress.clips) {
+                size.clip = Clip::new(*beta, *omega)?;
+            }
+            (model, optimizer, progress.step, progress.tokens)
+        } else {
+            let mut model = match init {
+                None => init::fresh(&plan.arch, &device, &rng)?,
+                Some(path) => initial(&plan, path, &device)?,
+            };
+            model.require_grad();
+            let optimizer = Optimizer::new(&model);
+            (model, optimizer, 0, 0)
+        };
+        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+        let log = Log::open(&dir.join("log.jsonl"), step)?;
+        Ok(Self { plan, dir: dir.into(), rng, sizes, model, optimizer, step, tokens, log })
+    }
+
+    /// Trains to the end of the recipe, or until the observer asks to stop.
+    pub fn train(&mut self, observer: &mut dyn Observer) -> Result<Ending> {
+        let train = self.plan.recipe.train.clone();
+        while self.step < train.steps {
+            let row = self.one_step()?;
+            self.log.step(&row)?;
+            let go_on = observer.step(&row);
+            let last = self.step == train.steps;
+            if last || (train.validate_every > 0 && self.step.is_multiple_of(train.validate_every)) {
+                self.search_clips()?;
+                for row in self.validate()? {
+                    self.log.validation(&row)?;
+                    observer.validation(&row);
+                }
+            }
+            if last || !go_on || self.step.is_multiple_of(train.checkpoint_every) {
+                self.save()?;
+                observer.saved(self.step);
+            }
+            if !go_on && !last {
+                return Ok(Ending::Stopped(self.step));
+            }
+        }
+        Ok(Ending::Finished)
+    }
+
+    /// One optimiser step: draw, forward, backward, update.
+    fn one_step(&mut self) -> Result<StepRow> {
+        let started = Instant::now();
+        let train = self.plan.recipe.train.clone();
+        let rng = self.rng.split_at("step", self.step);
+        self.mix_sources()?;
+        let size = self.sizes[batch::draw_size(&self.sizes, &mut rng.split("size"))];
+        let (mut loss, mut sums) = (0.0, None);
+        for index in 0..train.accumulate {
+            let rows = self.plan.reader.next_batch(train.batch);
+            let rng = rng.split_at("micro", index as u64);
+            let micro = batch::noised(&self.plan, rows, &size, &rng)?;
+            let scalar = self.loss(&micro, train.accumulate as f64, &mut rng.split("dropout"))?;
+            loss += f64::from(ops::to_vec(scalar.clone())?[0]);
+            if !loss.is_finite() {
+                return Err(Error::Diverged { step: self.step + 1, loss });
+            }
+            let grads = gradients(&mut self.model, scalar.backward());
+            sums = Some(match sums {
+                None => grads,
+                Some(sums) => add(sums, grads),
+            });
+        }
+        let lr = learning_rate(&train, self.step);
+        let update =
+            Update { lr, betas: train.betas, weight_decay: train.weight_decay, max_norm: train.clip, ema: train.ema };
+        let grad_norm = self.optimizer.update(&mut self.model, sums.unwrap_or_default(), &update)?;
+        self.step += 1;
+        let tokens = (train.batch * train.accumulate * self.plan.arch.length) as u64;
+        self.tokens += tokens;
+        let tokens_per_second = tokens as f64 / started.elapsed().as_secs_f64();
+        Ok(StepRow { step: self.step, tokens: self.tokens, loss, lr, grad_norm, tokens_per_second, block: size.size })
+    }
+
+    /// The loss of one micro-batch as a scalar of the graph.
+    fn loss(&self, micro: &Micro, parts: f64, rng: &mut Rng) -> Result<Tensor<2>> {
+        let arch = &self.plan.arch;
+        let keep = (1.0 - arch.dropout) as f32;
+        let sigma: Vec<f32> = micro.noise.iter().map(|n| n.sigma as f32).collect();
+        let sigma = (!sigma.is_empty()).then_some(sigma.as_slice());
+        let view = View { batch: micro.rows, block: micro.block, sigma, dropout: Dropout { key: rng.bits(), keep } };
+        let denominator = micro.denominator * parts;
+        if arch.objective == Objective::Score {
+            let noise: Vec<_> = micro.noise.iter().flat_map(|n| std::iter::repeat_n(*n, arch.length)).collect();
+            let logits = self.model.logits(self.model.single(&micro.xt, &view)?);
+            let scores = loss::log_score(logits, &micro.xt, &noise);
+            let entropy = loss::score_entropy(scores, &micro.x0, &micro.xt, arch.mask, &noise);
+            return Ok((entropy.sum() / denominator).reshape([1, 1]));
+        }
+        let stream = match arch.objective {
+            Objective::NextToken => self.model.single(&micro.xt, &view)?,
+            _ => self.model.paired(&micro.xt, &micro.x0, &view)?,
+        };
+        Ok(loss::cross_entropy(&self.model, stream, &micro.terms, denominator)?.0)
+    }
+
+    /// Moves the sources' weights along their way from start to end.
+    fn mix_sources(&mut self) -> Result<()> {
+        let way = self.step as f64 / self.plan.recipe.train.steps.max(1) as f64;
+        let weights: Vec<f64> = self.plan.weights.iter().map(|[start, end]| start + (end - start) * way).collect();
+        self.plan.reader.set_weights(&weights)
+    }
+
+    fn validate(&self) -> Result<Vec<ValidationRow>> {
+        let model = self.averaged();
+        let train = &self.plan.recipe.train;
+        let mut rows = Vec::new();
+        for size in &self.sizes {
+            let how = Measure { block: size.size, draws: 1, estimator: Estimator::Subset, batch: train.batch, seed: 1 };
+            for (index, text) in self.plan.valid.iter().enumerate() {
+                let count = train.validate_rows.min(text.rows());
+                let found = likelihood::measure(&model, text, 0..count, &how, |_| true)?;
+                let (nats, stderr, perplexity) = (found.nats(), found.stderr(), found.perplexity());
+                let source = (self.plan.valid.len() > 1).then_some(index);
+                rows.push(ValidationRow { step: self.step, block: size.size, nats, stderr, perplexity, source });
+            }
+        }
+        Ok(rows)
+    }
+
+    fn search_clips(&mut self) -> Result<()> {
+        if self.plan.recipe.blocks.search.is_empty() || self.plan.arch.objective != Objective::Masked {
+            return Ok(());
+        }
+        let model = self.averaged();
+        let rows = self.plan.recipe.train.validate_rows.min(self.plan.valid[0].rows());
+        for index in 0..self.sizes.len() {
+            if self.sizes[index].size == 1 {
+                continue;
+            }
+            let rng = self.rng.split_at("search", self.step);
+            let found = clips::search(&self.plan, &model, &self.plan.valid[0], rows, &self.sizes[index], &rng)?;
+            self.sizes[index].clip = found.clip;
+            self.log.clip(self.step, &found)?;
+        }
+        Ok(())
+    }
+
+    /// The network with averaged weights, as it is written and measured.
+    fn averaged(&self) -> Dit {
+        let mut model = match self.plan.recipe.train.ema > 0.0 {
+            true => self.optimizer.averaged(&self.model),
+            false => self.model.clone().without_autodiff(),
+        };
+        let clip = |s: &SizePlan| SizeClip { size: s.size, beta: s.clip.beta(), omega: s.clip.omega() };
+        model.arch.sizes = self.sizes.iter().map(clip).collect();
+        model
+    }
+
+    fn save(&self) -> Result<()> {
+        let clips = self.sizes.iter().map(|s| (s.size, s.clip.beta(), s.clip.omega())).collect();
+        let (cursor, recipe) = (self.plan.reader.cursor().clone(), self.plan.recipe.to_toml());
+        let progress = Progress { step: self.step, tokens: self.tokens, cursor, clips, recipe };
+        let model = self.dir.join("model");
+        dit::save(&model, &self.averaged(), Float::F32)?;
+        self.plan.tokenizer.save(&model)?;
+        state::save(&self.dir, &self.model, &self.optimizer, &progress)
+    }
+}
+
+fn initial(plan: &Plan, path: &Path, device: &Device) -> Result<Dit> {
+    let checkpoint = dit::Checkpoint::open(path)?;
+    let (theirs, ours) = (checkpoint.arch.tensors(), plan.arch.tensors());
+    if let Some((name, shape)) = ours.iter().find(|t| !theirs.contains(t)) {
+        let expected = format!("{shape:?}, as in the recipe");
+        let found = theirs.iter().find(|(n, _)| n == name).map_or("no such tensor".into(), |(_, s)| format!("{s:?}"));
+        return Err(Error::key(checkpoint.path(), name, expected, found));
+    }
+    let mut model = checkpoint.model(device)?;
+    model.arch = plan.arch.clone();
+    Ok(model)
+}
+
+/// Linear warm-up from 0, then constant, then linear to 0 over the last share of the run.
+fn learning_rate(train: &crate::recipe::Train, step: u64) -> f64 {
+    let warm = if train.warmup > 0 { (step as f64 / train.warmup as f64).min(1.0) } else { 1.0 };
+    let tail = train.decay * train.steps as f64;
+    let left = (train.steps - step) as f64;
+    let cool = if tail > 0.0 { (left / tail).min(1.0) } else { 1.0 };
+    train.lr * warm.min(cool)
+}
+
+fn add(sums: Vec<Tensor<2>>, grads: Vec<Tensor<2>>) -> Vec<Tensor<2>> {
+    sums.into_iter().zip(grads).map(|(a, b)| a + b).collect()
+}

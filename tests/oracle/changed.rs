@@ -90,14 +90,13 @@ fn a_changed_number_is_noticed() {
         for (tensor, mut versions) in tensors {
             versions.truncate(changes_tried(&name));
             let count = versions.len();
-            let noticed = versions.into_iter().filter(|version| {
-                fs::write(&changed, version).unwrap();
+            let noticed = versions.into_iter().any(|version| {
+                fs::write(&changed, &version).unwrap();
                 checks.iter().any(|check| check(copy.path(), &changed).is_err())
             });
-            let noticed = noticed.count();
             let label = format!("{name}: {tensor}");
             assert!(
-                count == 0 || noticed > 0 || TOLERANT.iter().any(|t| label.ends_with(t)),
+                count == 0 || noticed || TOLERANT.iter().any(|t| label.ends_with(t)),
                 "{label}: none of {count} changes noticed"
             );
         }

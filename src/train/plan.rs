@@ -1,0 +1,252 @@
+//! From a recipe as written to a run that is known to make sense: shapes, schedule, clip intervals, data. Every complaint names
+//! the recipe's key.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+
+use crate::arch::{Arch, Objective, SizeClip, SpecialIds};
+use crate::block::Layout;
+use crate::data::build::{build, train_tokenizer};
+use crate::data::{self, Folder, Packing, Reader, Shares, Split, Tail, Wrap, toy};
+use crate::error::{Error, Result};
+use crate::noise::{Clip, Schedule};
+use crate::recipe::{self, Recipe};
+use crate::rng::Rng;
+use crate::tokenizer::Tokenizer;
+
+/// One block size of a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SizePlan {
+    /// Tokens in a block.
+    pub size: usize,
+    /// Share of the steps.
+    pub share: f64,
+    /// Interval that noise levels are drawn from.
+    pub clip: Clip,
+}
+
+/// A checked recipe with its data open.
+pub struct Plan {
+    /// The recipe.
+    pub recipe: Recipe,
+    /// The network.
+    pub arch: Arch,
+    /// The noise schedule.
+    pub schedule: Schedule,
+    /// Block sizes with their shares and first clip intervals.
+    pub sizes: Vec<SizePlan>,
+    /// The tokenizer of the data.
+    pub tokenizer: Arc<Tokenizer>,
+    /// Rows to train on.
+    pub reader: Reader,
+    /// Weights of the sources at the start and at the end.
+    pub weights: Vec<[f64; 2]>,
+    /// Rows to validate on, by source.
+    pub valid: Vec<Packing>,
+    /// Ids that a corrupted token may become.
+    pub ordinary: Vec<u32>,
+}
+
+impl Plan {
+    /// Checks a recipe and opens its data. Toy stories are written to `dir/data` unless they are there.
+    pub fn open(name: &Path, recipe: Recipe, dir: &Path) -> Result<Self> {
+        let at = |key: &str, expected: &str, found: String| Error::key(name, key, expected, found);
+        check_numbers(&recipe, &at)?;
+        let schedule = Schedule::from_str(&recipe.blocks.schedule)?;
+        let sizes = sizes(&recipe, &at)?;
+        check_official(&recipe, &at)?;
+        let folders = folders(&recipe, name, dir)?;
+        let tokenizer = folders[0].tokenizer().clone();
+        for (folder, source) in folders.iter().zip(&recipe.data.sources).skip(1) {
+            if folder.tokenizer().hash() != tokenizer.hash() {
+                let expected = "the tokenizer of the first source in all of them";
+                return Err(at("data.sources", expected, format!("another one in {}", source.path.display())));
+            }
+        }
+        let arch = arch(&recipe, &sizes, &tokenizer, name)?;
+        let length = recipe.model.length;
+        let packing = |folder: &Folder, split| {
+            Packing::new(Arc::new(folder.shard(split)?), Wrap::Stream, length, tokenizer.special())
+        };
+        let weights = weights(&recipe);
+        let mut sources = Vec::new();
+        let mut valid = Vec::new();
+        for (folder, weight) in folders.iter().zip(&weights) {
+            sources.push(data::Source { packing: packing(folder, Split::Train)?, weight: weight[0] });
+            valid.push(packing(folder, Split::Valid)?);
+        }
+        let reader = Reader::new(sources, &Rng::new(recipe.seed), Tail::Drop)?;
+        let special = tokenizer.special();
+        let ordinary = (0..tokenizer.vocab_size() as u32).filter(|&id| !special.contains(id)).collect();
+        Ok(Self { recipe, arch, schedule, sizes, tokenizer, reader, weights, valid, ordinary })
+    }
+}
+
+fn check_numbers(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<()> {
+    let Recipe { train, corrupt, .. } = recipe;
+    let counts = [("train.steps", train.steps), ("train.checkpoint_every", train.checkpoint_every)];
+    let sizes = [
+        ("train.batch", train.batch),
+        ("train.accumulate", train.accumulate),
+        ("train.validate_rows", train.validate_rows),
+        ("model.length", recipe.model.length.saturating_sub(1)),
+    ];
+    for (key, value) in counts.into_iter().chain(sizes.map(|(key, value)| (key, value as u64))) {
+        if value == 0 {
+            let expected = if key == "model.length" { "at least 2" } else { "at least 1" };
+            return Err(at(
+                key,
+                expected,
+                if key == "model.length" { recipe.model.length.to_string() } else { "0".into() },
+            ));
+        }
+    }
+    let shares = [
+        ("corrupt.share", corrupt.share),
+        ("corrupt.rows", corrupt.rows),
+        ("train.decay", train.decay),
+        ("train.ema", train.ema),
+    ];
+    for (key, value) in shares {
+        if !(0.0..=1.0).contains(&value) {
+            return Err(at(key, "a number from 0 to 1", value.to_string()));
+        }
+    }
+    let positive = [("train.lr", train.lr), ("train.weight_decay", train.weight_decay), ("train.clip", train.clip)];
+    for (key, value) in positive.into_iter().chain([("corrupt.weight", corrupt.weight)]) {
+        if !(value >= 0.0 && value.is_finite()) {
+            return Err(at(key, "a number that is not negative", value.to_string()));
+        }
+    }
+    if train.betas.iter().any(|b| !(0.0..1.0).contains(b)) {
+        return Err(at("train.betas", "two numbers from 0 to below 1", format!("{:?}", train.betas)));
+    }
+    Ok(())
+}
+
+/// The official code has one noise for each objective; what it cannot do, `official = true` cannot mean.
+fn check_official(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<()> {
+    if recipe.official && recipe.blocks.sizes.len() != 1 {
+        return Err(at("official", "one block size, as in the official code", recipe.blocks.sizes.len().to_string()));
+    }
+    if recipe.model.objective == recipe::Objective::Score && recipe.blocks.schedule != "loglinear" {
+        return Err(at("blocks.schedule", "loglinear, for score entropy", recipe.blocks.schedule.clone()));
+    }
+    Ok(())
+}
+
+fn sizes(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<Vec<SizePlan>> {
+    let length = recipe.model.length;
+    let wanted = match recipe.model.objective {
+        recipe::Objective::Masked => None,
+        recipe::Objective::Score => Some(length),
+        recipe::Objective::NextToken => Some(1),
+    };
+    let mut sizes: Vec<SizePlan> = Vec::new();
+    for entry in &recipe.blocks.sizes {
+        let size = entry.size;
+        Layout::new(length, size)
+            .map_err(|_| at("blocks.sizes", &format!("sizes that divide the length {length}"), size.to_string()))?;
+        if wanted.is_some_and(|w| w != size) {
+            return Err(at("blocks.sizes", &format!("the size {} alone", wanted.unwrap_or(1)), size.to_string()));
+        }
+        if sizes.iter().any(|s| s.size == size) {
+            return Err(at("blocks.sizes", "every size once", format!("{size} twice")));
+        }
+        if !(entry.share >= 0.0 && entry.share.is_finite()) {
+            return Err(at("blocks.sizes", "shares that are not negative", entry.share.to_string()));
+        }
+        let clip = match entry.clip {
+            Some([beta, omega]) => Clip::new(beta, omega).map_err(|_| {
+                at("blocks.sizes", "clip = [beta, omega] with 0 < beta <= omega <= 1", format!("[{beta}, {omega}]"))
+            })?,
+            None if size == 1 => Clip::MASKED,
+            None => Clip::FULL,
+        };
+        if recipe.blocks.resample && !clip.admits(size) {
+            let expected = format!("a clip that admits some number of {size} masked tokens, as blocks.resample asks");
+            return Err(at("blocks.sizes", &expected, clip.to_string()));
+        }
+        sizes.push(SizePlan { size, share: entry.share, clip });
+    }
+    if sizes.iter().map(|s| s.share).sum::<f64>() <= 0.0 {
+        return Err(at("blocks.sizes", "at least one size with a share", format!("{} sizes", sizes.len())));
+    }
+    Ok(sizes)
+}
+
+fn arch(recipe: &Recipe, sizes: &[SizePlan], tokenizer: &Tokenizer, name: &Path) -> Result<Arch> {
+    let special = tokenizer.special();
+    let objective = match recipe.model.objective {
+        recipe::Objective::Masked => Objective::Masked,
+        recipe::Objective::Score => Objective::Score,
+        recipe::Objective::NextToken => Objective::NextToken,
+    };
+    let block = recipe.blocks.default.unwrap_or(sizes[0].size);
+    if !sizes.iter().any(|s| s.size == block) {
+        return Err(Error::key(name, "blocks.default", "one of blocks.sizes", block.to_string()));
+    }
+    let clip = |s: &SizePlan| SizeClip { size: s.size, beta: s.clip.beta(), omega: s.clip.omega() };
+    let arch = Arch {
+        vocab: tokenizer.vocab_size(),
+        mask: special.mask,
+        special: SpecialIds { bos: special.bos, eos: special.eos, pad: special.pad },
+        hidden: recipe.model.hidden,
+        cond: if objective == Objective::NextToken { 0 } else { recipe.model.cond },
+        layers: recipe.model.layers,
+        heads: recipe.model.heads,
+        length: recipe.model.length,
+        dropout: recipe.model.dropout,
+        objective,
+        block,
+        sizes: sizes.iter().map(clip).collect(),
+    };
+    arch.check(&name.display().to_string())?;
+    Ok(arch)
+}
+
+fn weights(recipe: &Recipe) -> Vec<[f64; 2]> {
+    let sources = &recipe.data.sources;
+    match recipe.data.toy {
+        Some(_) => vec![[1.0, 1.0]],
+        None => sources.iter().map(|s| [s.weight, s.weight_end.unwrap_or(s.weight)]).collect(),
+    }
+}
+
+fn folders(recipe: &Recipe, name: &Path, dir: &Path) -> Result<Vec<Folder>> {
+    let data = &recipe.data;
+    let refuse = |found: &str| {
+        Err(Error::key(name, "data", "either `sources` or `toy` (a number of stories with a `tokenizer`)", found))
+    };
+    match (data.toy, data.sources.as_slice(), data.tokenizer.as_deref()) {
+        (None, [], _) => refuse("neither"),
+        (Some(_), [_, ..], _) => refuse("both"),
+        (None, _, Some(_)) => refuse("`sources` with a `tokenizer` (they have one already)"),
+        (Some(_), [], None) => refuse("`toy` without a `tokenizer`"),
+        (None, sources, None) => sources.iter().map(|s| Folder::open(&s.path)).collect(),
+        (Some(stories), [], Some(tokenizer)) => {
+            Ok(vec![toy_folder(recipe.seed, stories, tokenizer, &dir.join("data"))?])
+        }
+    }
+}
+
+fn toy_folder(seed: u64, stories: usize, tokenizer: &str, dir: &PathBuf) -> Result<Folder> {
+    if dir.is_dir() {
+        return Folder::open(dir);
+    }
+    let texts = move || {
+        let rng = Rng::new(seed).split("toy");
+        (0..stories as u64).map(move |i| Ok(toy::story(&mut rng.split_at("story", i)).text))
+    };
+    let shares = (Shares::parse("90,10,0")?, seed);
+    let tokenizer = match tokenizer.strip_prefix("train:") {
+        None if tokenizer == "bytes" => Tokenizer::bytes(),
+        Some(size) if size.parse::<usize>().is_ok() => {
+            train_tokenizer(texts, shares, size.parse().unwrap_or_default())?
+        }
+        _ => return Err(Error::value("data.tokenizer", "`bytes` or `train:N`", format!("`{tokenizer}`"))),
+    };
+    build(texts(), &tokenizer, shares, dir, &mut |_| {})?;
+    Folder::open(dir)
+}

@@ -1,0 +1,81 @@
+//! What a run needs to go on: parameters, moments, averages, place in the data, clip intervals, recipe. One file, written
+//! atomically; there are no generator states, because every draw is a function of seed and step.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::arch::Arch;
+use crate::data::Cursor;
+use crate::error::{Error, Result};
+use crate::format::safetensors::{self as st, Float, Named, Tensors};
+use crate::model::{Dit, ops};
+
+use super::optim::{Optimizer, Slot};
+
+/// The numbers beside the tensors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Finished optimiser steps.
+    pub step: u64,
+    /// Text tokens seen.
+    pub tokens: u64,
+    /// Place in the data.
+    pub cursor: Cursor,
+    /// Clip interval by block size, `[size, beta, omega]`.
+    pub clips: Vec<(usize, f64, f64)>,
+    /// The recipe, every default written out.
+    pub recipe: String,
+}
+
+const KEY: &str = "progress";
+const KINDS: [&str; 4] = ["param", "m", "v", "ema"];
+
+/// Where a run keeps its state.
+pub fn path(dir: &Path) -> PathBuf {
+    dir.join("state").join("state.safetensors")
+}
+
+/// Writes the state of a run.
+pub fn save(dir: &Path, model: &Dit, optimizer: &Optimizer, progress: &Progress) -> Result<()> {
+    let path = path(dir);
+    std::fs::create_dir_all(dir.join("state")).map_err(|e| Error::io(dir.join("state"), e))?;
+    let mut tensors = Vec::new();
+    for ((name, data), slot) in model.parameters()?.into_iter().zip(&optimizer.slots) {
+        let shape = slot.m.dims().to_vec();
+        let rest = [&slot.m, &slot.v, &slot.ema].map(|t| ops::to_vec(t.clone()));
+        for (kind, data) in KINDS.into_iter().zip(std::iter::once(Ok(data)).chain(rest)) {
+            let (name, shape) = (format!("{kind}.{name}"), shape.clone());
+            tensors.push(Named { name, shape, data: data?.into(), float: Float::F32 });
+        }
+    }
+    let text = serde_json::to_string(progress).map_err(|e| Error::Run(e.to_string()))?;
+    st::write(&path, &tensors, &BTreeMap::from([(KEY.to_string(), text)]))
+}
+
+/// Reads the state of a run: the network with its gradients on, the optimiser, and the numbers.
+pub fn load(dir: &Path, arch: &Arch, device: &Device) -> Result<(Dit, Optimizer, Progress)> {
+    let path = path(dir);
+    let tensors = Tensors::open(&path)?;
+    let text = tensors.metadata().get(KEY).ok_or_else(|| Error::key(&path, KEY, "the run's numbers", "no such key"))?;
+    let progress: Progress =
+        serde_json::from_str(text).map_err(|e| Error::key(&path, KEY, "the run's numbers", e.to_string()))?;
+    let read = |kind: &str, name: &str, shape: &[usize]| {
+        let dims = [if shape.len() == 1 { 1 } else { shape[0] }, shape[shape.len() - 1]];
+        Ok::<_, Error>((tensors.f32(&format!("{kind}.{name}"), &dims)?, dims))
+    };
+    let mut model = Dit::from_parameters(arch, device, |name, shape| Ok(read("param", name, shape)?.0))?;
+    model.require_grad();
+    let inner = device.clone().inner();
+    let mut slots = Vec::new();
+    for (name, shape) in arch.tensors() {
+        let tensor = |kind: &str| {
+            read(kind, &name, &shape).map(|(data, dims)| Tensor::<2>::from_data(TensorData::new(data, dims), &inner))
+        };
+        let (m, v, ema) = (tensor("m")?, tensor("v")?, tensor("ema")?);
+        slots.push(Slot { name, m, v, ema });
+    }
+    Ok((model, Optimizer { slots, updates: progress.step }, progress))
+}
