@@ -2,9 +2,12 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::bench::BenchArgs;
 use crate::completions::CompletionsArgs;
 use crate::data::DataArgs;
+use crate::eval::EvalArgs;
 use crate::sample::SampleArgs;
+use crate::train::TrainArgs;
 
 /// Train, measure and sample block diffusion language models
 ///
@@ -22,6 +25,9 @@ pub struct Cli {
 pub enum Command {
     Sample(SampleArgs),
     Data(DataArgs),
+    Train(TrainArgs),
+    Eval(EvalArgs),
+    Bench(BenchArgs),
     Completions(CompletionsArgs),
 }
 

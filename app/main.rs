@@ -2,13 +2,15 @@
 //! everything else to stderr. Exit codes: 0 done, 1 failed while running, 2 refused.
 
 mod args;
+mod bench;
 mod completions;
 mod data;
-mod fake;
+mod eval;
 mod interrupt;
 mod model;
 mod plot;
 mod sample;
+mod train;
 mod view;
 
 use std::io;
@@ -22,7 +24,7 @@ use sample::SampleArgs;
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Err(error) if !reader_is_gone(&error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {error}");
             let refused = error.downcast_ref::<bd3::Error>().is_some_and(bd3::Error::is_refusal);
             ExitCode::from(if refused { 2 } else { 1 })
         }
@@ -35,6 +37,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         None => sample::run(&SampleArgs::default()),
         Some(Command::Sample(args)) => sample::run(args),
         Some(Command::Data(args)) => data::run(args, model::built_in_tokenizer()?.as_ref()),
+        Some(Command::Train(args)) => train::run(args),
+        Some(Command::Eval(args)) => eval::run(args),
+        Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Completions(args)) => completions::run(args),
     }
 }

@@ -33,8 +33,8 @@ type Points = Vec<(f64, f64)>;
 #[derive(Debug, Default, PartialEq)]
 struct Curves {
     loss: Points,
-    /// By block size.
-    validation: BTreeMap<u64, Points>,
+    /// By block size, and by source where there are several.
+    validation: BTreeMap<(u64, Option<u64>), Points>,
 }
 
 /// Draws `log` (JSON lines) into `svg`.
@@ -55,7 +55,8 @@ fn curves(path: &Path, text: &str) -> Result<Curves> {
         let number = |key: &str| row[key].as_f64();
         match (number("step"), number("loss"), row["block"].as_u64(), number("nats")) {
             (Some(step), _, Some(block), Some(nats)) => {
-                curves.validation.entry(block).or_default().push((step, nats));
+                let of = (block, row["source"].as_u64());
+                curves.validation.entry(of).or_default().push((step, nats));
             }
             (Some(step), Some(loss), ..) => curves.loss.push((step, loss)),
             _ => {} // a note, such as where the run was resumed
@@ -118,9 +119,13 @@ fn picture(curves: &Curves) -> std::result::Result<String, Box<dyn std::error::E
         chart.draw_series(raw.map(|at| Circle::new(at, 2, GREY.mix(0.5).filled())))?;
         let line = LineSeries::new(inside(smoothed), BLACK.stroke_width(2));
         chart.draw_series(line)?.label("training loss").legend(|at| legend(at, BLACK));
-        for ((block, points), colour) in curves.validation.iter().zip(COLOURS.into_iter().cycle()) {
+        for (((block, source), points), colour) in curves.validation.iter().zip(COLOURS.into_iter().cycle()) {
+            let of = source.map_or(String::new(), |source| format!(", source {source}"));
             let line = LineSeries::new(points.iter().copied(), colour.stroke_width(2));
-            chart.draw_series(line)?.label(format!("validation, block {block}")).legend(move |at| legend(at, colour));
+            chart
+                .draw_series(line)?
+                .label(format!("validation, block {block}{of}"))
+                .legend(move |at| legend(at, colour));
             chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, colour.filled())))?;
         }
         let labels = &mut chart.configure_series_labels();
@@ -144,7 +149,7 @@ mod tests {
         let text = "{\"step\":1,\"loss\":3.5,\"lr\":0}\n{\"step\":1,\"block\":4,\"nats\":3.0,\"perplexity\":20}\n{\"resumed\":1}\n";
         let curves = curves(Path::new("log.jsonl"), text).unwrap();
         assert_eq!(curves.loss, [(1.0, 3.5)]);
-        assert_eq!(curves.validation, BTreeMap::from([(4, vec![(1.0, 3.0)])]));
+        assert_eq!(curves.validation, BTreeMap::from([((4, None), vec![(1.0, 3.0)])]));
         let error = super::curves(Path::new("log.jsonl"), "{}\n{\"step\":").unwrap_err().to_string();
         assert!(error.starts_with("log.jsonl: `line 2`: expected a JSON object"), "{error}");
     }

@@ -131,10 +131,7 @@ impl SampleArgs {
     fn options(&self, model: &Model, eos: Option<u32>) -> Result<SampleOptions> {
         let arch = &model.checkpoint.arch;
         let block = self.block.unwrap_or(arch.block);
-        let sizes = arch.block_sizes();
-        if !sizes.contains(&block) {
-            eprintln!("note: {} was trained at block sizes {sizes:?}, not at {block}", model.name);
-        }
+        model.note_untrained(block);
         Ok(SampleOptions {
             block,
             max_new: self.n,
@@ -164,7 +161,7 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
     ids.extend(model.tokenizer.encode(prompt.as_deref().unwrap_or_default())?);
     interrupt::watch()?;
     let job = Job { args, model: &model, options, prompt, ids };
-    job.write(&model.denoiser()?)
+    job.write(&model.checkpoint.decoder()?)
 }
 
 /// All that the samples of one command share.
