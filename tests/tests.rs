@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod data;
+#[cfg(feature = "train")]
+mod laws;
 mod noise;
 mod oracle;
 mod sampling;
