@@ -1,1 +1,50 @@
-fn main() {}
+//! The binary `bd3`: parses the command line, runs one command, and prints an error in one place. Results go to stdout,
+//! everything else to stderr. Exit codes: 0 done, 1 failed while running, 2 refused.
+
+mod args;
+mod bench;
+mod completions;
+mod data;
+mod eval;
+mod interrupt;
+mod model;
+mod plot;
+mod sample;
+mod train;
+mod view;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use sample::SampleArgs;
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Err(error) if !reader_is_gone(&error) => {
+            eprintln!("error: {error}");
+            let refused = error.downcast_ref::<bd3::Error>().is_some_and(bd3::Error::is_refusal);
+            ExitCode::from(if refused { 2 } else { 1 })
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    match &cli.command {
+        None => sample::run(&SampleArgs::default()),
+        Some(Command::Sample(args)) => sample::run(args),
+        Some(Command::Data(args)) => data::run(args, model::built_in_tokenizer()?.as_ref()),
+        Some(Command::Train(args)) => train::run(args),
+        Some(Command::Eval(args)) => eval::run(args),
+        Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::Completions(args)) => completions::run(args),
+    }
+}
+
+/// `bd3 | head` has all that it wanted.
+fn reader_is_gone(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -2,6 +2,8 @@
 // The helpers of tests are no tests by name, so clippy.toml does not cover them.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "app")]
+mod cli;
 mod data;
 #[cfg(feature = "train")]
 mod laws;
@@ -9,3 +11,4 @@ mod noise;
 mod oracle;
 mod sampling;
 mod scripted;
+mod tidy;

@@ -1,0 +1,58 @@
+//! The command line: which commands there are. The flags of each stand in its own file.
+
+use clap::{Parser, Subcommand};
+
+use crate::bench::BenchArgs;
+use crate::completions::CompletionsArgs;
+use crate::data::DataArgs;
+use crate::eval::EvalArgs;
+use crate::sample::SampleArgs;
+use crate::train::TrainArgs;
+
+/// Train, measure and sample block diffusion language models
+///
+/// Without a command: `bd3 sample` with the model inside the binary.
+#[derive(Parser, Debug)]
+#[command(name = "bd3", version)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    Sample(SampleArgs),
+    Data(DataArgs),
+    Train(TrainArgs),
+    Eval(EvalArgs),
+    Bench(BenchArgs),
+    Completions(CompletionsArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example_and_every_flag_a_help() {
+        let mut pending = vec![Cli::command()];
+        while let Some(command) = pending.pop() {
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", command.get_name(), argument.get_id());
+            }
+            if !command.has_subcommands() {
+                let example = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(example.starts_with("Example:\n  bd3 "), "{}", command.get_name());
+            }
+            pending.extend(command.get_subcommands().cloned());
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! `bd3 eval`: how likely a text is under a model. The measuring is the library's; here are flags, progress, the table.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bd3::data::{Folder, Packing, Shard, Split, Texts, Wrap};
+use bd3::likelihood::{Estimator, Likelihood, Measure, measure};
+use bd3::model::Dit;
+use bd3::{Error, Result};
+use burn::tensor::Device;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use crate::model::{self, Model};
+use crate::view;
+
+/// Measure how likely a text is: bound or exact value, at any block size
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  bd3 eval runs/toy/model data/toy --block 1,4,16 --draws 4")]
+pub struct EvalArgs {
+    /// A model folder
+    model: PathBuf,
+    /// A folder made by `bd3 data`, or texts: .txt and .jsonl, plain, gzip or zstd
+    #[arg(value_name = "DATA", required = true)]
+    data: Vec<PathBuf>,
+
+    /// Which split of a data folder
+    #[arg(long, value_enum, default_value_t = SplitName::Test, help_heading = "Text")]
+    split: SplitName,
+    /// How documents become rows: stream, documents, official, official-special
+    #[arg(long, value_name = "NAME", default_value = "stream", help_heading = "Text")]
+    wrap: String,
+
+    /// Block sizes, parted by commas; default: the model's own
+    #[arg(long, value_name = "N,...", value_delimiter = ',', help_heading = "Measure")]
+    block: Vec<usize>,
+    /// How often each row is noised
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Measure")]
+    draws: usize,
+    /// Draw subsets (the noise level integrated out), or noise levels as in the paper
+    #[arg(long, value_enum, default_value_t = EstimatorName::Subset, help_heading = "Measure")]
+    estimator: EstimatorName,
+    /// Seed of the draws
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Measure")]
+    seed: u64,
+    /// Rows in one forward evaluation; the figures do not depend on it
+    #[arg(long, value_name = "N", default_value_t = 8, help_heading = "Measure")]
+    batch: usize,
+
+    /// One JSON object instead of a table
+    #[arg(long, help_heading = "Output")]
+    json: bool,
+}
+
+/// See [`Split`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SplitName {
+    Train,
+    Valid,
+    Test,
+}
+
+/// See [`Estimator`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum EstimatorName {
+    Subset,
+    Official,
+}
+
+/// One line of the result.
+struct Row {
+    block: usize,
+    found: Likelihood,
+    /// Absent where the wrapping drops text.
+    bits_per_byte: Option<f64>,
+}
+
+/// Runs the command.
+pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
+    let wrap = Wrap::named(&args.wrap)?;
+    let model = model::open(Some(&args.model))?;
+    let arch = &model.checkpoint.arch;
+    let blocks = if args.block.is_empty() { vec![arch.block] } else { args.block.clone() };
+    for &block in &blocks {
+        model.note_untrained(block);
+        bd3::block::Layout::new(arch.length, block)?;
+    }
+    let shard = Arc::new(shard(args, &model)?);
+    let text = Packing::new(shard, wrap, arch.length, model.tokenizer.special())?;
+    if text.rows() == 0 {
+        let expected = format!("at least one row of {} tokens", arch.length);
+        return Err(Error::value("DATA", expected, format!("{} tokens", text.shard().len())).into());
+    }
+    let network = model.checkpoint.model(&Device::flex())?;
+    let rows = blocks.iter().map(|&block| row(args, &network, &text, (block, wrap))).collect::<Result<Vec<Row>>>()?;
+    if args.json {
+        let rows: Vec<Value> = rows.iter().map(object).collect();
+        return Ok(view::print_json(&json!({"model": model.name, "data": names(&args.data), "rows": rows}))?);
+    }
+    let header = "block  kind       nats    stderr  perplexity  bits/byte     tokens  draws\n";
+    Ok(view::print(&rows.iter().map(line).fold(header.to_string(), |table, line| table + &line))?)
+}
+
+/// The text as a shard: one that is there, or documents encoded now.
+fn shard(args: &EvalArgs, model: &Model) -> Result<Shard> {
+    let tokenizer = &model.tokenizer;
+    let folder = args.data.iter().find(|path| path.join("tokenizer.json").is_file());
+    if let Some(path) = folder {
+        if args.data.len() > 1 {
+            return Err(Error::value("DATA", "one data folder, or texts", format!("{} paths", args.data.len())));
+        }
+        let folder = Folder::open(path)?;
+        if folder.tokenizer().hash() != tokenizer.hash() {
+            let expected = format!("the tokenizer of {}", model.name);
+            return Err(Error::file(path.join("tokenizer.json"), expected, "another one"));
+        }
+        return folder.shard(match args.split {
+            SplitName::Train => Split::Train,
+            SplitName::Valid => Split::Valid,
+            SplitName::Test => Split::Test,
+        });
+    }
+    let texts = Texts::new(&args.data, "text", None)?;
+    for path in texts.ignored() {
+        eprintln!("note: {} is no .txt or .jsonl file and is left out", path.display());
+    }
+    let mut documents = Vec::new();
+    for document in texts.documents() {
+        let document = document?;
+        if !document.trim().is_empty() {
+            documents.push((tokenizer.encode(&document)?, document.len() as u64));
+        }
+    }
+    let name = args.data[0].display().to_string();
+    Shard::in_memory(&name, tokenizer.vocab_size(), documents.into_iter())
+}
+
+fn row(args: &EvalArgs, network: &Dit, text: &Packing, (block, wrap): (usize, Wrap)) -> Result<Row> {
+    let estimator = match args.estimator {
+        EstimatorName::Subset => Estimator::Subset,
+        EstimatorName::Official => Estimator::Official,
+    };
+    let how = Measure { block, draws: args.draws, estimator, batch: args.batch, seed: args.seed };
+    let bar = ProgressBar::new(text.rows() as u64);
+    let style = ProgressStyle::with_template("block {msg} {bar:30} {pos}/{len} rows, {eta} left");
+    bar.set_style(style.map_err(|e| Error::Run(e.to_string()))?);
+    bar.set_message(block.to_string());
+    let found = measure(network, text, 0..text.rows(), &how, |done| {
+        bar.set_position(done as u64);
+        true
+    })?;
+    bar.finish_and_clear();
+    let bytes = (0..text.shard().documents()).map(|document| text.shard().document_bytes(document)).sum();
+    let whole = !matches!(wrap, Wrap::Official { .. });
+    Ok(Row { block, bits_per_byte: whole.then(|| found.bits_per_byte(bytes)), found })
+}
+
+fn kind(found: &Likelihood) -> &'static str {
+    if found.exact { "exact" } else { "bound" }
+}
+
+fn object(row: &Row) -> Value {
+    let found = &row.found;
+    json!({
+        "block": row.block,
+        "kind": kind(found),
+        "nats": found.nats(),
+        "stderr": found.stderr(),
+        "perplexity": found.perplexity(),
+        "bits_per_byte": row.bits_per_byte,
+        "tokens": found.tokens(),
+        "draws": found.draws,
+    })
+}
+
+fn line(row: &Row) -> String {
+    let found = &row.found;
+    let bits = row.bits_per_byte.map_or("-".into(), |bits| format!("{bits:.4}"));
+    format!(
+        "{:>5}  {:5} {:>9.4} {:>9.4} {:>11.3} {bits:>10} {:>10} {:>6}\n",
+        row.block,
+        kind(found),
+        found.nats(),
+        found.stderr(),
+        found.perplexity(),
+        found.tokens(),
+        found.draws,
+    )
+}
+
+fn names(paths: &[PathBuf]) -> Value {
+    match paths {
+        [path] => json!(path),
+        paths => json!(paths),
+    }
+}

@@ -1,0 +1,74 @@
+//! From a MODEL on the command line to a description, a tokenizer and a network. A MODEL is a folder in Hugging Face layout, or
+//! nothing: then it is the model inside the binary.
+
+use std::path::Path;
+
+use bd3::arch::Arch;
+use bd3::checkpoint::{Config, dit::Checkpoint};
+use bd3::format::safetensors::Tensors;
+use bd3::tokenizer::{Special, Tokenizer};
+use bd3::{Error, Result};
+
+/// The files of the model inside the binary: description, tensors, tokenizer.
+const BUILT_IN: Option<[&[u8]; 3]> = None;
+const BUILT_IN_NAME: &str = "tiny";
+
+/// A model whose files have been read, not yet on a device.
+pub struct Model {
+    /// As the user wrote it.
+    pub name: String,
+    /// Description and tensors.
+    pub checkpoint: Checkpoint,
+    /// Its tokenizer, with the special ids that the model says.
+    pub tokenizer: Tokenizer,
+}
+
+impl Model {
+    /// Says on stderr when a block size was not trained.
+    pub fn note_untrained(&self, block: usize) {
+        let sizes = self.checkpoint.arch.block_sizes();
+        if !sizes.contains(&block) {
+            eprintln!("note: {} was trained at block sizes {sizes:?}, not at {block}", self.name);
+        }
+    }
+}
+
+/// Opens a model folder, or the model inside the binary.
+pub fn open(path: Option<&Path>) -> Result<Model> {
+    let Some(dir) = path else { return built_in() };
+    let checkpoint = Checkpoint::open(dir)?;
+    let tokenizer = told(Tokenizer::load(dir)?, &checkpoint.arch, dir)?;
+    Ok(Model { name: dir.display().to_string(), checkpoint, tokenizer })
+}
+
+/// The tokenizer of the model inside the binary, if there is one.
+pub fn built_in_tokenizer() -> Result<Option<Tokenizer>> {
+    BUILT_IN.map(|[_, _, tokenizer]| Tokenizer::from_bytes(tokenizer)).transpose()
+}
+
+fn built_in() -> Result<Model> {
+    let Some([config, tensors, tokenizer]) = BUILT_IN else {
+        return Err(Error::value("MODEL", "a folder with config.json, model.safetensors and tokenizer.json", "none"));
+    };
+    let dir = Path::new(BUILT_IN_NAME);
+    let config = Config::parse(&dir.join("config.json"), config)?;
+    let checkpoint = Checkpoint::new(&config, Tensors::embedded("tiny/model.safetensors", tensors)?)?;
+    let tokenizer = told(Tokenizer::from_bytes(tokenizer)?, &checkpoint.arch, dir)?;
+    Ok(Model { name: BUILT_IN_NAME.into(), checkpoint, tokenizer })
+}
+
+/// The tokenizer with the special ids of the model; what the model does not say, the names of the tokenizer do.
+fn told(tokenizer: Tokenizer, arch: &Arch, dir: &Path) -> Result<Tokenizer> {
+    let (ours, named) = (arch.special, tokenizer.special());
+    let tokenizer = tokenizer.with_special(Special {
+        bos: ours.bos.or(named.bos),
+        eos: ours.eos.or(named.eos),
+        pad: ours.pad.or(named.pad),
+        mask: arch.mask,
+    })?;
+    if tokenizer.vocab_size() > arch.vocab {
+        let expected = format!("at most {} ids, as config.json says", arch.vocab);
+        return Err(Error::file(dir.join("tokenizer.json"), expected, tokenizer.vocab_size().to_string()));
+    }
+    Ok(tokenizer)
+}

@@ -1,0 +1,232 @@
+//! `bd3 sample`: text from a model. How text is made is the library's; here are flags, the view, and the result.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use bd3::event::{Event, Reason, Sink};
+use bd3::pass::{Denoiser, Filter, Nucleus};
+use bd3::rng::Rng;
+use bd3::sample::{self, Knobs, Rule, SampleOptions, Sampler, Stop, Window};
+use bd3::{Error, Result};
+use clap::{Args, Parser, ValueEnum};
+use serde_json::json;
+
+use crate::interrupt;
+use crate::model::{self, Model};
+use crate::view::{self, Show, View};
+
+/// Write text with a model, block by block
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  bd3 sample -p 'Once upon a time' -n 200 --rule threshold --threshold 0.9")]
+pub struct SampleArgs {
+    /// A model folder (config.json, model.safetensors, tokenizer.json); default: the model inside the binary
+    model: Option<PathBuf>,
+
+    /// The text to continue; with a prompt, end of text ends a sample
+    #[arg(short, long, value_name = "TEXT", help_heading = "Text")]
+    prompt: Option<String>,
+    /// The same, from a file; `-` is standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt", help_heading = "Text")]
+    prompt_file: Option<PathBuf>,
+    /// New tokens, at most
+    #[arg(short, value_name = "N", default_value_t = 128, help_heading = "Text")]
+    n: usize,
+    /// How many samples, one after the other
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Text")]
+    samples: u64,
+    /// Everything random follows from it
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Text")]
+    seed: u64,
+
+    /// Tokens in a block, best one that the model was trained at; default: the model's own
+    #[arg(long, value_name = "N", help_heading = "Blocks")]
+    block: Option<usize>,
+    /// Which masks of a block become known in a pass
+    #[arg(long, value_name = "NAME", default_value = "first-hitting", value_parser = Rule::NAMES, help_heading = "Blocks")]
+    rule: String,
+    /// Rule threshold: every proposal of at least this probability is taken
+    #[arg(long, value_name = "X", help_heading = "Blocks")]
+    threshold: Option<f64>,
+    /// Rules ancestral and confidence: steps per block
+    #[arg(long, value_name = "N", help_heading = "Blocks")]
+    steps: Option<usize>,
+    /// What is seen of a text longer than the training length: all of it, without the oldest blocks, or half a window afresh
+    #[arg(long, value_enum, default_value_t = WindowName::Slide, help_heading = "Blocks")]
+    window: WindowName,
+
+    /// Divides the logits; 0 takes the most probable token
+    #[arg(long, value_name = "X", default_value_t = 1.0, help_heading = "Tokens")]
+    temperature: f64,
+    /// Draw from the most probable tokens that together have this probability; 1 keeps all
+    #[arg(long, value_name = "X", default_value_t = 0.9, help_heading = "Tokens")]
+    top_p: f64,
+    /// Whether the token that crosses --top-p is kept (usual) or dropped (strict, as in the official code)
+    #[arg(long, value_enum, default_value_t = NucleusName::Usual, help_heading = "Tokens")]
+    nucleus: NucleusName,
+    /// End a sample when the last 256 tokens have a histogram of less entropy, in nats; the official code: 4
+    #[arg(long, value_name = "X", help_heading = "Tokens")]
+    stop_entropy: Option<f64>,
+
+    /// How the sample is shown; default: canvas on a terminal, text on a pipe
+    #[arg(long, value_enum, help_heading = "Output")]
+    view: Option<View>,
+}
+
+/// See [`Window`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum WindowName {
+    Grow,
+    Slide,
+    Recompute,
+}
+
+/// See [`Nucleus`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum NucleusName {
+    Usual,
+    Strict,
+}
+
+impl Default for SampleArgs {
+    /// What `bd3 sample` without flags gives, so that the defaults stand in one place.
+    fn default() -> Self {
+        #[derive(Parser)]
+        struct Bare {
+            #[command(flatten)]
+            args: SampleArgs,
+        }
+        Bare::parse_from(["bd3"]).args
+    }
+}
+
+impl SampleArgs {
+    /// The prompt, if one is given.
+    fn prompt(&self) -> Result<Option<String>> {
+        let Some(path) = &self.prompt_file else { return Ok(self.prompt.clone()) };
+        let mut bytes = Vec::new();
+        let read = if path == Path::new("-") {
+            std::io::stdin().read_to_end(&mut bytes).map(|_| ())
+        } else {
+            std::fs::read(path).map(|read| bytes = read)
+        };
+        read.map_err(|e| Error::io(path, e))?;
+        let text = String::from_utf8(bytes).map_err(|e| {
+            let found = format!("a wrong byte at offset {}", e.utf8_error().valid_up_to());
+            Error::file(path, "a prompt in UTF-8", found)
+        })?;
+        Ok(Some(text))
+    }
+
+    fn filter(&self) -> Filter {
+        let nucleus = match self.nucleus {
+            // `p` of 1 must keep what rounding leaves beyond the last digit.
+            _ if self.top_p == 1.0 => Nucleus::Off,
+            NucleusName::Usual => Nucleus::Usual(self.top_p),
+            NucleusName::Strict => Nucleus::Strict(self.top_p),
+        };
+        Filter { temperature: self.temperature, nucleus }
+    }
+
+    fn options(&self, model: &Model, eos: Option<u32>) -> Result<SampleOptions> {
+        let arch = &model.checkpoint.arch;
+        let block = self.block.unwrap_or(arch.block);
+        model.note_untrained(block);
+        Ok(SampleOptions {
+            block,
+            max_new: self.n,
+            rule: Rule::named(&self.rule, Knobs { steps: self.steps, threshold: self.threshold })?,
+            filter: self.filter(),
+            train_length: arch.length,
+            window: match self.window {
+                WindowName::Grow => Window::Grow,
+                WindowName::Slide => Window::Slide,
+                WindowName::Recompute => Window::Recompute,
+            },
+            stop: Stop { eos, low_entropy: self.stop_entropy },
+        })
+    }
+}
+
+/// Runs the command.
+pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
+    let prompt = args.prompt()?;
+    let model = model::open(args.model.as_deref())?;
+    let special = model.tokenizer.special();
+    let options = args.options(&model, special.eos.filter(|_| prompt.is_some()))?;
+    let Some(bos) = special.bos else {
+        return Err(Error::value("tokenizer.json", "a token that begins a text", "none").into());
+    };
+    let mut ids = vec![bos];
+    ids.extend(model.tokenizer.encode(prompt.as_deref().unwrap_or_default())?);
+    interrupt::watch()?;
+    let job = Job { args, model: &model, options, prompt, ids };
+    job.write(&model.checkpoint.decoder()?)
+}
+
+/// All that the samples of one command share.
+struct Job<'a> {
+    args: &'a SampleArgs,
+    model: &'a Model,
+    options: SampleOptions,
+    prompt: Option<String>,
+    ids: Vec<u32>,
+}
+
+impl Job<'_> {
+    fn write(&self, denoiser: &impl Denoiser) -> anyhow::Result<()> {
+        let kind = self.args.view.unwrap_or_else(View::of_stdout);
+        let root = Rng::new(self.args.seed);
+        for index in 0..self.args.samples {
+            if index > 0 && kind != View::Json {
+                view::print("\n\n")?;
+            }
+            let reason = self.sample(denoiser, kind, root.split_at("sample", index))?;
+            if reason == Reason::Interrupted {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn sample(&self, denoiser: &impl Denoiser, kind: View, rng: Rng) -> anyhow::Result<Reason> {
+        let spell = |id| self.model.tokenizer.token_bytes(id);
+        let mask = denoiser.mask_id();
+        let cache = denoiser.cache(self.options.block);
+        let mut sampler = Sampler::new(self.options.clone(), &self.ids, mask, cache, rng)?;
+        let mut shown = kind.open(&spell, mask);
+        let start = Instant::now();
+        sample::run(denoiser, &mut sampler, Watched(&mut *shown))?;
+        let seconds = start.elapsed().as_secs_f64();
+        shown.close()?;
+        let reason = sampler.reason().unwrap_or(Reason::Interrupted);
+        let (ids, passes) = (sampler.new_ids(), sampler.passes());
+        let rate = ids.len() as f64 / seconds;
+        match kind {
+            View::Json => view::print_json(&json!({
+                "model": self.model.name,
+                "seed": self.args.seed,
+                "prompt": self.prompt,
+                "text": view::lossy(ids.iter().flat_map(|&id| spell(id)).collect()),
+                "ids": ids,
+                "tokens": ids.len(),
+                "passes": passes,
+                "seconds": seconds,
+                "tokens_per_second": rate,
+                "reason": reason,
+            }))?,
+            View::Canvas => eprintln!("{} tokens, {passes} passes, {rate:.0} tokens/s", ids.len()),
+            View::Text => {}
+        }
+        Ok(reason)
+    }
+}
+
+/// Stops a sample at the next pass after Ctrl-C.
+struct Watched<'a>(&'a mut (dyn Show + 'a));
+
+impl Sink for Watched<'_> {
+    fn event(&mut self, event: &Event) -> bool {
+        self.0.event(event) && !interrupt::asked()
+    }
+}

@@ -1,0 +1,80 @@
+//! What a sample looks like while it is made. Every view is a sink of events: the canvas for a terminal, plain text for a pipe,
+//! and nothing at all where only the result counts. A view knows how an id is spelled, and nothing of models and samplers.
+
+mod canvas;
+mod cells;
+mod page;
+mod plain;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, IsTerminal, Write};
+
+use bd3::event::{Event, Sink};
+
+pub use canvas::{Canvas, Terminal};
+pub use page::{Page, Slot};
+pub use plain::{Plain, lossy};
+
+/// The bytes that an id adds to a text.
+pub type Spell<'a> = &'a dyn Fn(u32) -> Vec<u8>;
+
+/// The name of a view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum View {
+    /// The open block is shown as it clears
+    Canvas,
+    /// Exactly the new text, block by block
+    Text,
+    /// One object per sample
+    Json,
+}
+
+impl View {
+    /// The canvas on a terminal, text on a pipe.
+    pub fn of_stdout() -> Self {
+        if io::stdout().is_terminal() { View::Canvas } else { View::Text }
+    }
+
+    /// Opens a view of one sample on stdout; `mask` is the id of the mask.
+    pub fn open<'a>(self, spell: Spell<'a>, mask: u32) -> Box<dyn Show + 'a> {
+        match self {
+            View::Canvas => Box::new(Canvas::new(io::stdout(), Terminal::of_stdout(), spell, mask)),
+            View::Text => Box::new(Plain::new(io::stdout(), spell, mask)),
+            View::Json => Box::new(Nothing),
+        }
+    }
+}
+
+/// A sink that shows what it takes.
+pub trait Show: Sink {
+    /// Reports the first failure to write, which has stopped the sample.
+    fn close(&mut self) -> io::Result<()>;
+}
+
+/// Shows nothing: the result is printed when the sample is done.
+struct Nothing;
+
+impl Sink for Nothing {
+    fn event(&mut self, _: &Event) -> bool {
+        true
+    }
+}
+
+impl Show for Nothing {
+    fn close(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// One JSON value on a line of stdout.
+pub fn print_json(value: &serde_json::Value) -> io::Result<()> {
+    print(&format!("{value}\n"))
+}
+
+/// Text on stdout, at once. (`print!` would panic when the reader is gone.)
+pub fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}

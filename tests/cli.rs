@@ -1,0 +1,216 @@
+//! The real binary: what it prints where, and how it exits.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use bd3::arch::{Arch, Objective, SizeClip, SpecialIds};
+use bd3::checkpoint::dit;
+use bd3::format::safetensors::Float;
+use bd3::rng::Rng;
+use bd3::tokenizer::Tokenizer;
+use bd3::train::init;
+use burn::tensor::Device;
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn bd3(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bd3"));
+    command.args(arguments).stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    bd3(arguments).output().unwrap()
+}
+
+fn out(arguments: &[&str]) -> Vec<u8> {
+    let output = run(arguments);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+fn json(arguments: &[&str]) -> Value {
+    serde_json::from_slice(&out(arguments)).unwrap()
+}
+
+/// Runs what must be refused: exit 2, nothing on stdout, one sentence that has all these parts.
+fn refused(arguments: &[&str], parts: &[&str]) {
+    let output = run(arguments);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {error}");
+    assert!(output.stdout.is_empty());
+    let told: Vec<&str> = error.lines().filter(|line| !line.starts_with("note: ")).collect();
+    assert!(told.len() == 1 && told[0].starts_with("error: "), "{error}");
+    for part in parts {
+        assert!(error.contains(part), "{error:?} lacks {part:?}");
+    }
+}
+
+/// A model with fresh weights, which draws bytes at random.
+fn model() -> (TempDir, String) {
+    let tokenizer = Tokenizer::bytes();
+    let special = tokenizer.special();
+    let size = |size| SizeClip { size, beta: 1e-3, omega: 1.0 };
+    let arch = Arch {
+        vocab: tokenizer.vocab_size(),
+        mask: special.mask,
+        special: SpecialIds { bos: special.bos, eos: special.eos, pad: special.pad },
+        hidden: 16,
+        cond: 8,
+        layers: 1,
+        heads: 2,
+        length: 32,
+        dropout: 0.0,
+        objective: Objective::Masked,
+        block: 8,
+        sizes: vec![size(8), size(32)],
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let network = init::fresh(&arch, &Device::flex(), &Rng::new(1)).unwrap();
+    dit::save(dir.path(), &network, Float::F32).unwrap();
+    tokenizer.save(dir.path()).unwrap();
+    let path = dir.path().to_str().unwrap().to_string();
+    (dir, path)
+}
+
+#[test]
+fn help_goes_to_stdout_and_shows_an_example() {
+    for command in ["sample", "data", "completions"] {
+        let help = String::from_utf8(out(&[command, "--help"])).unwrap();
+        assert!(help.contains(&format!("Example:\n  bd3 {command}")), "{help}");
+    }
+}
+
+#[test]
+fn completions_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(String::from_utf8(out(&["completions", shell])).unwrap().contains("sample"), "{shell}");
+    }
+}
+
+#[test]
+fn a_wrong_flag_is_refused() {
+    let output = run(&["sample", "--no-such-flag"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stdout.is_empty());
+}
+
+#[test]
+fn text_is_exactly_the_text_of_the_object() {
+    let (_dir, model) = model();
+    for more in [&["-n", "70"][..], &["-n", "5", "-p", "Once"], &["-n", "40", "--rule", "confidence", "--steps", "2"]] {
+        let arguments = [&["sample", &model, "--seed", "3"], more].concat();
+        let object = json(&[&arguments[..], &["--view", "json"]].concat());
+        assert_eq!(out(&arguments), object["text"].as_str().unwrap().as_bytes(), "{more:?}");
+        assert_eq!(object["ids"].as_array().unwrap().len() as u64, object["tokens"].as_u64().unwrap());
+        assert!(object["passes"].as_u64().unwrap() > 0 && object["seconds"].as_f64().unwrap() > 0.0);
+        assert_eq!((&object["seed"], &object["model"]), (&3.into(), &model.as_str().into()));
+    }
+}
+
+#[test]
+fn a_prompt_comes_from_a_flag_a_file_or_standard_input() {
+    let (dir, model) = model();
+    let common = ["sample", &model, "-n", "12", "--view", "json"];
+    let by_flag = json(&[&common[..], &["-p", "Once é"]].concat());
+    let file = dir.path().join("prompt.txt");
+    std::fs::write(&file, "Once é").unwrap();
+    let by_file = json(&[&common[..], &["--prompt-file", file.to_str().unwrap()]].concat());
+    let mut child = bd3(&[&common[..], &["--prompt-file", "-"]].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all("Once é".as_bytes()).unwrap();
+    let by_pipe: Value = serde_json::from_slice(&child.wait_with_output().unwrap().stdout).unwrap();
+    for other in [by_file, by_pipe] {
+        assert_eq!((&other["ids"], &other["prompt"]), (&by_flag["ids"], &"Once é".into()));
+    }
+    std::fs::write(&file, b"Once \xe9").unwrap();
+    refused(&[&common[..], &["--prompt-file", file.to_str().unwrap()]].concat(), &["prompt.txt", "UTF-8", "offset 5"]);
+}
+
+#[test]
+fn samples_differ_and_come_back_by_their_seed() {
+    let (_dir, model) = model();
+    let lines = |samples| {
+        let text =
+            String::from_utf8(out(&["sample", &model, "-n", "16", "--samples", samples, "--view", "json"])).unwrap();
+        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["ids"].clone()).collect::<Vec<_>>()
+    };
+    let three = lines("3");
+    assert_eq!((three.len(), &three[..2]), (3, &lines("2")[..]));
+    assert!(three[0] != three[1] && three[1] != three[2]);
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_failure() {
+    let (_dir, model) = model();
+    let mut child =
+        bd3(&["sample", &model, "-n", "4000"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut some = [0; 4];
+    child.stdout.take().unwrap().read_exact(&mut some).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &[][..]));
+}
+
+#[test]
+fn bad_input_is_refused_in_one_sentence() {
+    let (dir, model) = model();
+    let sample = |more: &[&'static str]| [&["sample", &model[..]], more].concat();
+    refused(&["sample", "/no/such/folder"], &["/no/such/folder"]);
+    refused(&sample(&["--block", "64"]), &["block", "32", "64"]);
+    refused(&sample(&["--rule", "threshold"]), &["threshold"]);
+    refused(&sample(&["--steps", "3"]), &["steps", "first-hitting"]);
+    refused(&sample(&["--top-p", "1.5"]), &["top-p", "1.5"]);
+    refused(&sample(&["--temperature", "-1"]), &["temperature"]);
+
+    let weights = dir.path().join("model.safetensors");
+    let good = std::fs::read(&weights).unwrap();
+    for bad in [&good[..0], &good[..4], &good[..good.len() - 1]] {
+        std::fs::write(&weights, bad).unwrap();
+        refused(&sample(&[]), &["model.safetensors: ", "expected", "found"]);
+    }
+    std::fs::write(&weights, &good).unwrap();
+    spoil(dir.path(), "config.json", &model, &["", "{", "[]", "\u{fffd}", "{\"model_type\":\"gpt\"}"]);
+    spoil(dir.path(), "tokenizer.json", &model, &["", "{", "[]", "{\"type\":\"words\"}"]);
+    out(&sample(&["-n", "4"]));
+}
+
+/// Replaces one file of a model by each of these, expects a refusal that names it, and puts the good one back.
+fn spoil(dir: &Path, name: &str, model: &str, contents: &[&str]) {
+    let path = dir.join(name);
+    let good = std::fs::read(&path).unwrap();
+    for content in contents {
+        std::fs::write(&path, content).unwrap();
+        refused(&["sample", model], &[name, "expected", "found"]);
+    }
+    std::fs::write(&path, good).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_sample_keeps_its_text() {
+    let (_dir, model) = model();
+    let mut child = bd3(&["sample", &model, "-n", "1000000", "--view", "json"]).stdout(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let object: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(object["reason"], "interrupted");
+    assert!(object["tokens"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn toy_stories_become_a_data_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("toy");
+    let arguments = ["data", "--toy", "200", "--out", folder.to_str().unwrap(), "--tokenizer", "bytes"];
+    let summary = json(&arguments);
+    assert!(summary["nats_per_story"].as_f64().unwrap() > 0.0);
+    assert!(folder.join("train.bin").is_file() && folder.join("tokenizer.json").is_file());
+    refused(&arguments, &["toy", "empty folder"]);
+}
