@@ -5,6 +5,8 @@
 #[cfg(feature = "app")]
 mod cli;
 mod data;
+#[cfg(feature = "train")]
+mod laws;
 mod noise;
 mod oracle;
 mod sampling;

@@ -14,7 +14,7 @@ use crate::arch::{Arch, Objective, ROTARY_BASE, SizeClip, SpecialIds};
 use crate::error::{Error, Result};
 use crate::format::safetensors::{self as st, Float, Named, Tensors};
 use crate::format::write_atomic;
-use crate::model::{Dit, Rotary};
+use crate::model::{Decoder, Dit, Rotary};
 
 const PREFIX: &str = "backbone.";
 const FREQUENCIES: &str = "backbone.rotary_emb.inv_freq";
@@ -51,6 +51,11 @@ impl Checkpoint {
     /// Builds the network.
     pub fn model(&self, device: &Device) -> Result<Dit> {
         Dit::from_parameters(&self.arch, device, |name, shape| self.tensors.f32(&format!("{PREFIX}{name}"), shape))
+    }
+
+    /// Builds the decoder: the network without gradients, on the CPU.
+    pub fn decoder(&self) -> Result<Decoder> {
+        Decoder::from_parameters(&self.arch, |name, shape| self.tensors.f32(&format!("{PREFIX}{name}"), shape))
     }
 
     fn check_names(&self) -> Result<()> {

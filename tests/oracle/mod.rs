@@ -35,7 +35,7 @@ const CHECKS: &[(&str, &[CheckFile])] = &[
     ("traj_ddpm_T", &[sampling::ancestral_trajectory]),
     ("stop_conditions.json", &[sampling::stop_conditions]),
     #[cfg(feature = "train")]
-    ("sample_block", &[sampling::sample_block]),
+    ("sample_block", &[sampling::sample_block, network::decode]),
     #[cfg(feature = "train")]
     ("sedd.safetensors", &[sampling::sedd, network::score]),
     #[cfg(feature = "train")]

@@ -7,7 +7,8 @@ use bd3::checkpoint::{Config, dit};
 use bd3::format::safetensors::Tensors;
 use bd3::loss::{self, ScoreNoise, Terms};
 use bd3::model::dit::{View, sinusoids};
-use bd3::model::{Dit, Form, Rotary, ops};
+use bd3::model::{Decoder, Dit, Form, KeyValues, Rotary, ops};
+use bd3::pass::{Ask, Denoiser, Filter, Lane, Nucleus};
 use burn::tensor::{Device, Tensor};
 use serde_json::json;
 
@@ -351,4 +352,39 @@ pub fn weights(dir: &Path, path: &Path) -> Check {
         close(&key, &data.into_iter().map(f64::from).collect::<Vec<_>>(), &golden.get(&key)?.data, (0.0, 0.0))?;
     }
     Ok(())
+}
+
+/// sample_block*.safetensors, the part that needs the network: log-probabilities of every block behind its clean prefix, with the
+/// cache filled block by block, and filled at once.
+pub fn decode(dir: &Path, path: &Path) -> Check {
+    let golden = Golden::read(path)?;
+    let block: usize = golden.meta("block_size")?.parse().map_err(|e| format!("block_size: {e}"))?;
+    let (clean, noisy) = (golden.get("x_clean")?.ids(), golden.get("x_noisy")?.ids());
+    let decoder = decoder(dir, Kind::Masked, block)?;
+    let mut kept = decoder.cache(block);
+    let (mut cached, mut fresh) = (Vec::new(), Vec::new());
+    for start in (0..clean.len()).step_by(block) {
+        let open = &noisy[start..start + block];
+        let log_probs = |cache: &mut KeyValues, store: &[u32]| {
+            let ask = Ask { rows: (0..block).collect(), uniforms: vec![0.0; block], filter: PLAIN, alternatives: 0 };
+            let mut logits =
+                decoder.logits(&mut [Lane { cache, store, open, ask: &ask }]).map_err(|e| e.to_string())?;
+            loss::subs_log_probs(&mut logits, open, decoder.arch().vocab, decoder.mask_id());
+            Ok::<_, String>(logits.into_iter().map(f64::from).collect::<Vec<_>>())
+        };
+        cached.extend(log_probs(&mut kept, &clean[start.saturating_sub(block)..start])?);
+        fresh.extend(log_probs(&mut decoder.cache(block), &clean[..start])?);
+    }
+    close_log_probs("log_probs_cached", &cached, &golden.get("log_probs_cached")?.data)?;
+    close_log_probs("log_probs_noncached", &fresh, &golden.get("log_probs_noncached")?.data)
+}
+
+const PLAIN: Filter = Filter { temperature: 1.0, nucleus: Nucleus::Off };
+
+/// The network of an oracle folder, ready to decode.
+pub fn decoder(dir: &Path, kind: Kind, block: usize) -> Result<Decoder, String> {
+    let model = network(dir, kind, block, &device())?;
+    let mut parameters = model.parameters().map_err(|e| e.to_string())?.into_iter();
+    let take = |_: &str, _: &[usize]| Ok(parameters.next().map(|(_, data)| data).unwrap_or_default());
+    Decoder::from_parameters(&model.arch, take).map_err(|e| e.to_string())
 }
