@@ -110,7 +110,7 @@ mod tests {
     #[test]
     fn names_and_indices_give_other_streams() {
         let rng = Rng::new(7);
-        let mut streams = [rng.split("a"), rng.split("b"), rng.split_at("a", 0), rng.split_at("a", 1), rng.clone()];
+        let mut streams = [rng.split("a"), rng.split("b"), rng.split_at("a", 0), rng.split_at("a", 1), rng];
         let mut firsts: Vec<u64> = streams.iter_mut().map(Rng::bits).collect();
         firsts.sort_unstable();
         firsts.dedup();

@@ -100,7 +100,7 @@ fn rotate(x: Tensor<4>, heads: &Heads) -> Tensor<4> {
 }
 
 /// Softmax attention; `allowed` is true where a query may look. Returns `[batch * length, d]`.
-fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, allowed: Vec<bool>, heads: &Heads) -> Tensor<2> {
+fn attend(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, allowed: &[bool], heads: &Heads) -> Tensor<2> {
     let keys = k.dims()[2];
     let shape = [heads.batch, heads.count, heads.length, keys];
     let scores = q.matmul(k.swap_dims(2, 3)) / (heads.dim as f64).sqrt();
@@ -119,19 +119,19 @@ fn mask(length: usize, block: usize, keys: &[Half], half: Half) -> Vec<bool> {
 }
 
 /// A stream that sees its own blocks up to the query's: the clean half, or a model without halves.
-pub fn block_causal(qkv: Tensor<2>, heads: &Heads, block: usize) -> Tensor<2> {
-    let [k, v] = keys_values(&qkv, heads);
-    attend(queries(&qkv, heads), k, v, mask(heads.length, block, &[Half::Clean], Half::Clean), heads)
+pub fn block_causal(qkv: &Tensor<2>, heads: &Heads, block: usize) -> Tensor<2> {
+    let [k, v] = keys_values(qkv, heads);
+    attend(queries(qkv, heads), k, v, &mask(heads.length, block, &[Half::Clean], Half::Clean), heads)
 }
 
 /// The noised half: its own block, and the clean blocks strictly before it.
-pub fn offset_block(noised: Tensor<2>, clean: Tensor<2>, heads: &Heads, block: usize) -> Tensor<2> {
-    let q = queries(&noised, heads);
-    let [noised_k, noised_v] = keys_values(&noised, heads);
-    let [clean_k, clean_v] = keys_values(&clean, heads);
+pub fn offset_block(noised: &Tensor<2>, clean: &Tensor<2>, heads: &Heads, block: usize) -> Tensor<2> {
+    let q = queries(noised, heads);
+    let [noised_k, noised_v] = keys_values(noised, heads);
+    let [clean_k, clean_v] = keys_values(clean, heads);
     let k = Tensor::cat(vec![noised_k, clean_k], 2);
     let v = Tensor::cat(vec![noised_v, clean_v], 2);
-    attend(q, k, v, mask(heads.length, block, &[Half::Noised, Half::Clean], Half::Noised), heads)
+    attend(q, k, v, &mask(heads.length, block, &[Half::Noised, Half::Clean], Half::Noised), heads)
 }
 
 /// `-log p(target)` per row, `[rows, 1]`, of `softmax(x weight^T + bias)` with one id banned.

@@ -167,7 +167,7 @@ fn joined([values, bias, gate]: [&[f32]; 3], dropout: Dropout, d: usize) -> fuse
 /// Attention of a stream that sees blocks up to the query's.
 pub fn block_causal(form: Form, qkv: Tensor<2>, heads: &Heads, block: usize) -> Tensor<2> {
     if form == Form::Composed {
-        return composed::block_causal(qkv, heads, block);
+        return composed::block_causal(&qkv, heads, block);
     }
     let (shape, rotary) = (heads.shape(block), heads.rotary.clone());
     let [rows, columns] = qkv.dims();
@@ -182,7 +182,7 @@ pub fn block_causal(form: Form, qkv: Tensor<2>, heads: &Heads, block: usize) -> 
 /// values alone (k|v).
 pub fn offset_block(form: Form, noised: Tensor<2>, clean: Tensor<2>, heads: &Heads, block: usize) -> Tensor<2> {
     if form == Form::Composed {
-        return composed::offset_block(noised, clean, heads, block);
+        return composed::offset_block(&noised, &clean, heads, block);
     }
     let (shape, rotary) = (heads.shape(block), heads.rotary.clone());
     let [rows, columns] = noised.dims();

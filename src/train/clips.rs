@@ -1,7 +1,7 @@
 //! The search for clip intervals (BD3-LM, section 5): for each block size, the interval under which the bound of the validation
 //! text varies least between blocks.
 
-use crate::data::Packing;
+use crate::data::{Batch, Packing};
 use crate::error::Result;
 use crate::loss;
 use crate::model::{Dit, dit::View};
@@ -40,7 +40,7 @@ pub fn search(plan: &Plan, model: &Dit, text: &Packing, rows: usize, size: &Size
             if batch.rows < 2 && start > 0 {
                 break;
             }
-            batches.push(per_block(plan, model, batch, &trial, &rng.split_at("clips", start as u64))?);
+            batches.push(per_block(plan, model, &batch, &trial, &rng.split_at("clips", start as u64))?);
         }
         scores.push(variance_score(&batches)? / batches.len() as f64);
     }
@@ -49,7 +49,7 @@ pub fn search(plan: &Plan, model: &Dit, text: &Packing, rows: usize, size: &Size
 }
 
 /// The bound of every block of a batch, in nats per token.
-fn per_block(plan: &Plan, model: &Dit, batch: crate::data::Batch, size: &SizePlan, rng: &Rng) -> Result<Vec<f64>> {
+fn per_block(plan: &Plan, model: &Dit, batch: &Batch, size: &SizePlan, rng: &Rng) -> Result<Vec<f64>> {
     let (xt, terms) = batch::bound(plan, &batch.ids, (batch.rows, batch.length), size, rng)?;
     let positions = xt.len();
     if terms.is_empty() {
