@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bd3::event::{Event, Quiet, Reason, Sink};
-use bd3::pass::{Cache, Denoiser, Filter, Nucleus, propose};
+use bd3::pass::{Cache, Denoiser, Filter, Nucleus, Query, propose};
 use bd3::rng::Rng;
 use bd3::sample::{Rule, SampleOptions, Sampler, Stop, Window, run, step};
 use proptest::prelude::*;
@@ -115,6 +115,32 @@ fn ancestral_spreads_tokens_evenly_over_its_steps() {
     assert!(counts.iter().all(|&count| count.abs_diff(3000) < 200), "{counts:?}");
 }
 
+/// One token per pass, each from the exact conditional, is a draw from the joint distribution, whatever the order: here three
+/// tokens that depend on each other, in a block of 4 with bos.
+#[test]
+fn first_hitting_with_exact_conditionals_draws_from_the_joint_distribution() {
+    let joint =
+        |ids: [u32; 3]| [8.0, 1.0, 2.0, 5.0, 1.0, 7.0, 4.0, 4.0][ids.iter().fold(0, |i, id| 2 * i + *id as usize - 1)];
+    let all = || (0..8u32).map(|i| [1 + (i >> 2), 1 + (i >> 1 & 1), 1 + (i & 1)]);
+    let model = Scripted::new(MASK, |_: &[u32], open: &[u32], query: &Query| {
+        let fits = |ids: &[u32; 3]| open[1..].iter().zip(ids).all(|(&known, &id)| known == MASK || known == id);
+        let mut weights = [0.0; 3];
+        all().filter(fits).for_each(|ids| weights[ids[query.row - 1] as usize] += joint(ids));
+        propose(&weights.map(|w: f64| w.ln() as f32), query)
+    });
+    let mut counts = [0u32; 8];
+    for seed in 0..8000 {
+        let options = options(4, 3, Rule::FirstHitting);
+        let mut sampler = Sampler::new(options, &[9], MASK, model.cache(4), Rng::new(seed)).unwrap();
+        run(&model, &mut sampler, Quiet).unwrap();
+        counts[all().position(|ids| ids == sampler.new_ids()).unwrap()] += 1;
+    }
+    for (ids, count) in all().zip(counts) {
+        let (share, expected) = (f64::from(count) / 8000.0, joint(ids) / 32.0);
+        assert!((share - expected).abs() < 0.02, "{ids:?}: {share}, expected {expected}");
+    }
+}
+
 #[test]
 fn an_autoregressive_sample_stores_one_id_per_pass() {
     let model = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &_| {
@@ -181,6 +207,8 @@ fn wrong_answers_and_wrong_options_are_errors() {
     assert!(make(SampleOptions { block: 0, ..good.clone() }, &[9]).unwrap_err().starts_with("block"));
     assert!(make(SampleOptions { max_new: usize::MAX, ..good.clone() }, &[9]).is_err());
     assert!(make(SampleOptions { rule: Rule::Ancestral { steps: 0 }, ..good.clone() }, &[9]).is_err());
+    let stop = Stop { eos: None, low_entropy: Some(f64::NAN) };
+    assert!(make(SampleOptions { stop, ..good.clone() }, &[9]).unwrap_err().starts_with("least entropy"));
     let nucleus = Filter { temperature: 1.0, nucleus: Nucleus::Usual(2.0) };
     assert!(make(SampleOptions { filter: nucleus, ..good.clone() }, &[9]).is_err());
 
@@ -229,10 +257,10 @@ fn any_options() -> impl Strategy<Value = SampleOptions> {
     let window = prop_oneof![Just(Window::Grow), Just(Window::Slide), Just(Window::Recompute)];
     let nucleus = prop_oneof![Just(Nucleus::Off), Just(Nucleus::Usual(0.8)), Just(Nucleus::Strict(0.8))];
     let temperature = prop_oneof![Just(0.0), Just(1.0), Just(0.7)];
-    (1usize..7, 0usize..40, any_rule(), (temperature, nucleus), 0usize..12, window).prop_map(
+    (1usize..7, 0usize..40, any_rule(), (temperature, nucleus), 0usize..16, window).prop_map(
         |(block, max_new, rule, (temperature, nucleus), more, window)| SampleOptions {
             filter: Filter { temperature, nucleus },
-            train_length: 2 * block + more,
+            train_length: block + more,
             window,
             ..options(block, max_new, rule)
         },

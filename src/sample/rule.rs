@@ -51,17 +51,14 @@ impl Rule {
     /// When no rule has this name, or it misses a knob, or is given one that it does not take, or one out of range.
     pub fn named(name: &str, knobs: Knobs) -> Result<Self> {
         let steps = || knobs.steps.ok_or_else(|| Error::value("steps", format!("a number for rule {name}"), "none"));
+        let threshold = || {
+            knobs.threshold.ok_or_else(|| Error::value("threshold", format!("a probability for rule {name}"), "none"))
+        };
         let rule = match name {
             "first-hitting" => Self::FirstHitting,
             "ancestral" => Self::Ancestral { steps: steps()? },
             "confidence" => Self::Confidence { steps: steps()? },
-            "threshold" => {
-                let threshold = knobs.threshold;
-                Self::Threshold {
-                    threshold: threshold
-                        .ok_or_else(|| Error::value("threshold", "a probability for rule threshold", "none"))?,
-                }
-            }
+            "threshold" => Self::Threshold { threshold: threshold()? },
             _ => return Err(Error::value("rule", format!("one of {}", Self::NAMES.join(", ")), format!("`{name}`"))),
         };
         for (knob, given, taken) in [
@@ -203,4 +200,84 @@ pub fn confidence(proposals: &[Proposal], count: usize) -> Vec<usize> {
 pub fn threshold(proposals: &[Proposal], least: f64) -> Vec<usize> {
     let rows: Vec<usize> = proposals.iter().filter(|p| p.raw_prob >= least).map(|p| p.row).collect();
     if rows.is_empty() { confidence(proposals, 1) } else { rows }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proposals(probs: &[f64]) -> Vec<Proposal> {
+        let proposal = |(row, &prob)| Proposal {
+            row,
+            token: 1,
+            raw_prob: prob,
+            prob: 1.0,
+            entropy: 0.0,
+            runner_up: (2, 0.0),
+            standing: 0.0,
+            alternatives: Vec::new(),
+        };
+        probs.iter().enumerate().map(proposal).collect()
+    }
+
+    #[test]
+    fn a_rule_takes_its_own_knobs_and_no_others() {
+        let knobs = |steps, threshold| Knobs { steps, threshold };
+        for name in Rule::NAMES {
+            let good = [knobs(None, None), knobs(Some(4), None), knobs(None, Some(0.9))];
+            let named: Vec<Rule> = good.into_iter().filter_map(|knobs| Rule::named(name, knobs).ok()).collect();
+            assert_eq!(named.len(), 1, "{name}: {named:?}");
+            assert_eq!(named[0].name(), name);
+        }
+        assert_eq!(Rule::named("confidence", knobs(Some(4), None)).unwrap(), Rule::Confidence { steps: 4 });
+        for (name, knobs, key) in [
+            ("best", knobs(None, None), "rule"),
+            ("ancestral", knobs(None, None), "steps"),
+            ("ancestral", knobs(Some(0), None), "steps"),
+            ("ancestral", knobs(Some(4), Some(0.9)), "threshold"),
+            ("threshold", knobs(None, Some(1.5)), "threshold"),
+            ("threshold", knobs(None, Some(f64::NAN)), "threshold"),
+            ("first-hitting", knobs(Some(4), None), "steps"),
+        ] {
+            let error = Rule::named(name, knobs).unwrap_err().to_string();
+            assert!(error.starts_with(key), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn quotas_add_up_to_the_block() {
+        for masks in 1..20 {
+            for steps in 1..25 {
+                let passes = masks.min(steps);
+                assert_eq!((0..passes).map(|step| quota(masks, steps, step)).sum::<usize>(), masks, "{masks} {steps}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_masked_row_has_its_share_of_the_uniform() {
+        let rows = |uniforms: &[f64]| uniforms.iter().map(|&u| first_hitting(&[1, 4, 6], u)).collect::<Vec<_>>();
+        assert_eq!(rows(&[0.0, 0.33, 0.34, 0.66, 0.67, 1.0 - f64::EPSILON / 2.0]), [1, 1, 4, 4, 6, 6]);
+    }
+
+    #[test]
+    fn the_lower_row_wins_among_equals() {
+        assert_eq!(confidence(&proposals(&[0.5, 0.9, 0.5, 0.9]), 3), [0, 1, 3]);
+        assert_eq!(threshold(&proposals(&[0.5, 0.6, 0.6]), 0.7), [1]);
+        assert_eq!(threshold(&proposals(&[0.7, 0.6, 0.9]), 0.7), [0, 2]);
+    }
+
+    #[test]
+    fn the_last_ancestral_step_leaves_no_mask() {
+        let mut step = 3;
+        assert_eq!(ancestral(&[0, 2], 4, &mut step, || 0.0), [0, 2]);
+        let mut step = 0;
+        assert_eq!(ancestral(&[0, 2], 4, &mut step, || 0.7), [0, 2]);
+        assert_eq!(step, 2, "the first step would have kept both, and costs no pass");
+    }
+
+    #[test]
+    fn the_posterior_is_a_distribution() {
+        assert_eq!(ancestral_posterior(&[0.5, 0.5, 0.0], 0.75, 2), [0.125, 0.125, 0.75]);
+    }
 }

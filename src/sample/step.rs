@@ -91,14 +91,18 @@ impl<C: Cache> Sampler<C> {
     /// the model and block size.
     ///
     /// # Errors
-    /// When the prompt does not start with a token, or an option is out of range.
+    /// When the prompt does not start with a token, the cache is not empty, or an option is out of range.
     pub fn new(options: SampleOptions, prompt: &[u32], mask_id: u32, cache: C, rng: Rng) -> Result<Self> {
         if prompt.first().is_none_or(|&bos| bos == mask_id) {
             let found = if prompt.is_empty() { "no token" } else { "the mask" };
             return Err(Error::value("prompt", "a first token (beginning of text)", found));
         }
+        if cache.end() != 0 {
+            return Err(Error::value("cache", "an empty one", format!("{} stored ids", cache.end())));
+        }
         options.rule.check()?;
         options.filter.check()?;
+        options.stop.check()?;
         let gaps = prompt.iter().filter(|&&id| id == mask_id).count();
         // Whole blocks, as the last one is decoded whole. The window refuses a block of 0.
         let length = prompt.len().checked_add(options.max_new);
@@ -111,7 +115,7 @@ impl<C: Cache> Sampler<C> {
         Ok(Self { options, canvas, cache, rng, clock: Clock::new(0), ask, passes: 0, status: Status::New })
     }
 
-    /// Decides what the next pass is asked. Afterwards the sampler either has a [`Sampler::lane`] or is done.
+    /// Decides what the next pass is asked, once per pass. Afterwards the sampler has a [`Sampler::lane`] or is done.
     pub fn plan(&mut self, sink: &mut impl Sink) {
         if self.status == Status::New {
             self.begin(sink);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::error::{Error, Result};
 use crate::event::Reason;
 
 /// How many of the last tokens the entropy rule looks at.
@@ -19,6 +20,19 @@ pub struct Stop {
 }
 
 impl Stop {
+    /// Refuses what is no entropy.
+    ///
+    /// # Errors
+    /// When the least entropy is negative or not finite.
+    pub fn check(&self) -> Result<()> {
+        match self.low_entropy {
+            Some(least) if !(least.is_finite() && least >= 0.0) => {
+                Err(Error::value("least entropy", "a number of nats that is not negative", least.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The verdict after a block is committed: the reason and the length that the text is cut to, or `None` to go on. `text`
     /// is everything committed; positions from `fresh` on are new; `limit` is the length asked for.
     pub fn judge(&self, text: &[u32], fresh: usize, limit: usize) -> Option<(Reason, usize)> {
