@@ -197,8 +197,7 @@ impl Job<'_> {
         let mut shown = kind.open(&spell, mask);
         let start = Instant::now();
         sample::run(denoiser, &mut sampler, Watched(&mut *shown))?;
-        let seconds = start.elapsed().as_secs_f64();
-        shown.close()?;
+        let seconds = start.elapsed().saturating_sub(shown.close()?).as_secs_f64();
         let reason = sampler.reason().unwrap_or(Reason::Interrupted);
         let (ids, passes) = (sampler.new_ids(), sampler.passes());
         let rate = ids.len() as f64 / seconds;

@@ -11,8 +11,8 @@ use bd3::event::{Event, Sink};
 use super::cells::{Cell, Ink, Speller, wrap};
 use super::{Page, Show, Slot, Spell};
 
-/// Redrawing more often than screens do only costs time.
-const PACE: Duration = Duration::from_millis(16);
+/// Every pass is shown for one frame of a screen. A model that is faster than that waits: on a canvas it is watched.
+const PACE: Duration = Duration::from_micros(16_667);
 const RESET: &str = "\x1b[0m";
 const DIM: &str = "\x1b[2m";
 
@@ -22,7 +22,7 @@ pub struct Terminal<'a> {
     pub size: Box<dyn Fn() -> (usize, usize) + 'a>,
     /// Whether to colour (see <https://no-color.org>).
     pub ink: Inks,
-    /// Least time between two drawings.
+    /// Least time between two drawings; zero never waits.
     pub pace: Duration,
 }
 
@@ -62,6 +62,7 @@ pub struct Canvas<'a, W> {
     drawn: Vec<usize>,
     started: Instant,
     last: Option<Instant>,
+    waited: Duration,
     failure: Option<io::Error>,
 }
 
@@ -79,6 +80,7 @@ impl<'a, W: Write> Canvas<'a, W> {
             drawn: Vec::new(),
             started: Instant::now(),
             last: None,
+            waited: Duration::ZERO,
             failure: None,
         }
     }
@@ -113,7 +115,15 @@ impl<'a, W: Write> Canvas<'a, W> {
         cells
     }
 
+    /// Leaves the last drawing on the screen for as long as the pace says.
+    fn wait(&mut self) {
+        let left = self.last.map_or(Duration::ZERO, |last| self.terminal.pace.saturating_sub(last.elapsed()));
+        std::thread::sleep(left);
+        self.waited += left;
+    }
+
     fn draw(&mut self, last: bool) -> io::Result<()> {
+        self.wait();
         let (columns, height) = (self.terminal.size)();
         // A row that fills the last column leaves the cursor in a place that terminals disagree about.
         let width = columns.saturating_sub(1).max(1);
@@ -178,7 +188,8 @@ impl<'a, W: Write> Canvas<'a, W> {
     fn status(&self) -> String {
         let (passes, drawn) = (self.page.passes(), self.page.drawn());
         let per_pass = drawn as f64 / passes.max(1) as f64;
-        let rate = drawn as f64 / self.started.elapsed().as_secs_f64().max(1e-9);
+        let busy = self.started.elapsed().saturating_sub(self.waited);
+        let rate = drawn as f64 / busy.as_secs_f64().max(1e-9);
         format!("block {} · pass {passes} · {per_pass:.2} tokens/pass · {rate:.0} tokens/s", self.page.blocks())
     }
 
@@ -189,14 +200,16 @@ impl<'a, W: Write> Canvas<'a, W> {
                 self.settled = 0;
             }
             Event::BlockOpened { .. } => self.settle(),
+            Event::Edited { .. } => {}
+            // The block stands as it was edited until the next one opens.
+            Event::BlockCommitted { .. } => return Ok(()),
             Event::Finished { .. } => {
                 self.settle();
                 self.speller.give_up(&mut self.tail);
                 return self.draw(true);
             }
-            Event::Edited { .. } | Event::BlockCommitted { .. } => {}
         }
-        if self.last.is_some_and(|last| last.elapsed() < self.terminal.pace) { Ok(()) } else { self.draw(false) }
+        self.draw(false)
     }
 }
 
@@ -223,7 +236,7 @@ impl<W: Write> Sink for Canvas<'_, W> {
 }
 
 impl<W: Write> Show for Canvas<'_, W> {
-    fn close(&mut self) -> io::Result<()> {
-        self.failure.take().map_or(Ok(()), Err)
+    fn close(&mut self) -> io::Result<Duration> {
+        self.failure.take().map_or(Ok(self.waited), Err)
     }
 }

@@ -9,6 +9,7 @@ mod plain;
 mod tests;
 
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
 
 use bd3::event::{Event, Sink};
 
@@ -48,8 +49,8 @@ impl View {
 
 /// A sink that shows what it takes.
 pub trait Show: Sink {
-    /// Reports the first failure to write, which has stopped the sample.
-    fn close(&mut self) -> io::Result<()>;
+    /// How long it made the sampler wait, or the first failure to write, which has stopped the sample.
+    fn close(&mut self) -> io::Result<Duration>;
 }
 
 /// Shows nothing: the result is printed when the sample is done.
@@ -62,8 +63,8 @@ impl Sink for Nothing {
 }
 
 impl Show for Nothing {
-    fn close(&mut self) -> io::Result<()> {
-        Ok(())
+    fn close(&mut self) -> io::Result<Duration> {
+        Ok(Duration::ZERO)
     }
 }
 

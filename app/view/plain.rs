@@ -1,6 +1,7 @@
 //! The text view: exactly the new text, written and flushed block by block. It knows nothing of terminals.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use bd3::event::{Event, Sink};
 
@@ -55,8 +56,8 @@ impl<W: Write> Sink for Plain<'_, W> {
 }
 
 impl<W: Write> Show for Plain<'_, W> {
-    fn close(&mut self) -> io::Result<()> {
-        self.failure.take().map_or(Ok(()), Err)
+    fn close(&mut self) -> io::Result<Duration> {
+        self.failure.take().map_or(Ok(Duration::ZERO), Err)
     }
 }
 
