@@ -12,3 +12,5 @@ mod oracle;
 mod sampling;
 mod scripted;
 mod tidy;
+#[cfg(feature = "app")]
+mod training;
