@@ -6,6 +6,8 @@
 mod cli;
 mod data;
 #[cfg(feature = "train")]
+mod hostile;
+#[cfg(feature = "train")]
 mod laws;
 mod noise;
 mod oracle;
