@@ -46,7 +46,7 @@ pub struct SampleArgs {
     #[arg(long, value_name = "NAME", default_value = "first-hitting", value_parser = Rule::NAMES, help_heading = "Blocks")]
     rule: String,
     /// Rule threshold: every proposal of at least this probability is taken
-    #[arg(long, value_name = "X", help_heading = "Blocks")]
+    #[arg(allow_negative_numbers = true, long, value_name = "X", help_heading = "Blocks")]
     threshold: Option<f64>,
     /// Rules ancestral and confidence: steps per block
     #[arg(long, value_name = "N", help_heading = "Blocks")]
@@ -56,16 +56,16 @@ pub struct SampleArgs {
     window: WindowName,
 
     /// Divides the logits; 0 takes the most probable token
-    #[arg(long, value_name = "X", default_value_t = 1.0, help_heading = "Tokens")]
+    #[arg(allow_negative_numbers = true, long, value_name = "X", default_value_t = 1.0, help_heading = "Tokens")]
     temperature: f64,
     /// Draw from the most probable tokens that together have this probability; 1 keeps all
-    #[arg(long, value_name = "X", default_value_t = 0.9, help_heading = "Tokens")]
+    #[arg(allow_negative_numbers = true, long, value_name = "X", default_value_t = 0.9, help_heading = "Tokens")]
     top_p: f64,
     /// Whether the token that crosses --top-p is kept (usual) or dropped (strict, as in the official code)
     #[arg(long, value_enum, default_value_t = NucleusName::Usual, help_heading = "Tokens")]
     nucleus: NucleusName,
     /// End a sample when the last 256 tokens have a histogram of less entropy, in nats; the official code: 4
-    #[arg(long, value_name = "X", help_heading = "Tokens")]
+    #[arg(allow_negative_numbers = true, long, value_name = "X", help_heading = "Tokens")]
     stop_entropy: Option<f64>,
 
     /// How the sample is shown; default: canvas on a terminal, text on a pipe

@@ -216,8 +216,7 @@ fn relative_links_lead_somewhere() {
 fn the_check_runs_the_commands_of_the_readme() {
     let (readme, check) = (read("README.md"), read(".ci/run"));
     assert!(readme.contains("cargo run --release\n"));
-    for command in ["cargo test --release"] {
-        assert!(readme.contains(&format!("{command}\n")), "README.md does not show `{command}`");
-        assert!(check.contains(&format!("step {command}\n")), ".ci/run does not run `{command}`");
-    }
+    let command = "cargo test --release";
+    assert!(readme.contains(&format!("{command}\n")), "README.md does not show `{command}`");
+    assert!(check.contains(&format!("step {command}\n")), ".ci/run does not run `{command}`");
 }

@@ -1,5 +1,7 @@
 //! The real binary: what it prints where, and how it exits.
 
+mod train;
+
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -76,7 +78,7 @@ fn model() -> (TempDir, String) {
 
 #[test]
 fn help_goes_to_stdout_and_shows_an_example() {
-    for command in ["sample", "data", "completions"] {
+    for command in ["sample", "data", "train", "eval", "completions"] {
         let help = String::from_utf8(out(&[command, "--help"])).unwrap();
         assert!(help.contains(&format!("Example:\n  bd3 {command}")), "{help}");
     }

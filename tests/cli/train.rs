@@ -1,0 +1,137 @@
+//! `bd3 train`, `bd3 eval` and `bd3 bench train`.
+
+use std::fs;
+use std::path::Path;
+
+use super::{json, out, refused, run};
+use serde_json::Value;
+
+const RECIPE: &str = r#"
+[data]
+toy = 60
+tokenizer = "bytes"
+[model]
+hidden = 16
+layers = 1
+heads = 2
+cond = 8
+length = 32
+dropout = 0.1
+[blocks]
+sizes = [{ size = 4 }, { size = 32 }]
+[train]
+steps = 6
+batch = 4
+lr = 1e-2
+checkpoint_every = 2
+validate_every = 3
+validate_rows = 4
+"#;
+
+/// A folder with a recipe in it; gives the paths of the recipe and of a run beside it.
+fn place() -> (tempfile::TempDir, String, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let recipe = dir.path().join("recipe.toml");
+    fs::write(&recipe, RECIPE).unwrap();
+    let [recipe, run] = [recipe, dir.path().join("run")].map(|path| path.to_str().unwrap().to_string());
+    (dir, recipe, run)
+}
+
+/// The rows of a run's log that have this key.
+fn log(run: &str, key: &str) -> Vec<Value> {
+    let text = fs::read_to_string(Path::new(run).join("log.jsonl")).unwrap();
+    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    rows.filter(|row| row.get(key).is_some()).collect()
+}
+
+fn losses(run: &str) -> Vec<f64> {
+    log(run, "loss").iter().map(|row| row["loss"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn a_run_leaves_a_log_a_picture_and_a_model() {
+    let (_dir, recipe, dir) = place();
+    assert_eq!(out(&["train", &recipe, "--out", &dir]), format!("{dir}/model\n").as_bytes());
+    let rows = log(&dir, "loss");
+    assert_eq!(rows.len(), 6);
+    for key in ["step", "tokens", "loss", "lr", "grad_norm", "tokens_per_second"] {
+        assert!(rows[0][key].is_number(), "{key}");
+    }
+    let validation = log(&dir, "perplexity");
+    assert_eq!(validation.len(), 4);
+    for key in ["step", "block", "nats"] {
+        assert!(validation[0][key].is_number(), "{key}");
+    }
+    assert!(fs::read_to_string(Path::new(&dir).join("loss.svg")).unwrap().contains("</svg>"));
+    refused(&["train", &recipe, "--out", &dir], &["run", "empty folder"]);
+    out(&["sample", &format!("{dir}/model"), "-n", "8"]);
+}
+
+#[test]
+fn a_resumed_run_has_the_losses_of_an_uninterrupted_one() {
+    let (_dir, recipe, whole) = place();
+    let parts = format!("{whole}-parts");
+    out(&["train", &recipe, "--out", &whole]);
+    out(&["train", &recipe, "--out", &parts, "--resume", "--set", "train.steps=4"]);
+    out(&["train", &recipe, "--out", &parts, "--resume"]);
+    assert_eq!(losses(&parts), losses(&whole));
+    assert_eq!(log(&parts, "resumed"), [serde_json::json!({"resumed": 4})]);
+}
+
+#[test]
+fn a_bad_recipe_is_refused_and_nothing_is_written() {
+    let (_dir, recipe, dir) = place();
+    let set = |setting: &str, parts: &[&str]| {
+        refused(&["train", &recipe, "--out", &dir, "--set", setting], parts);
+        assert!(!Path::new(&dir).exists(), "{setting}");
+    };
+    set("train.speed=9", &["speed"]);
+    set("model.length=30", &["blocks.sizes", "30"]);
+    set("train.batch=0", &["train.batch", "at least 1"]);
+    set("train.steps", &["train.steps", "KEY=VALUE"]);
+    refused(&["train", "no-such.toml", "--out", &dir], &["no-such.toml"]);
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_a_run_with_exit_1() {
+    let (_dir, recipe, dir) = place();
+    let output = run(&["train", &recipe, "--out", &dir, "--set", "train.lr=1e30"]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("step"), "{error}");
+}
+
+#[test]
+fn eval_gives_a_row_for_each_block_whatever_the_batch() {
+    let (_dir, recipe, dir) = place();
+    out(&["train", &recipe, "--out", &dir]);
+    let (model, data) = (format!("{dir}/model"), format!("{dir}/data"));
+    let common = ["eval", &model, &data, "--split", "valid", "--block", "1,4,32"];
+    let object = json(&[&common[..], &["--json", "--draws", "2"]].concat());
+    assert_eq!((&object["model"], &object["data"]), (&model.as_str().into(), &data.as_str().into()));
+    let rows = object["rows"].as_array().unwrap();
+    let kinds: Vec<&Value> = rows.iter().map(|row| &row["kind"]).collect();
+    assert_eq!(kinds, ["exact", "bound", "bound"]);
+    for (row, block) in rows.iter().zip([1, 4, 32]) {
+        assert_eq!(row["block"], block);
+        let number = |key: &str| row[key].as_f64().unwrap();
+        assert!((number("nats").exp() / number("perplexity") - 1.0).abs() < 1e-9);
+        assert!(number("stderr") > 0.0 && number("bits_per_byte") > 0.0 && number("tokens") > 0.0);
+    }
+    let other = json(&[&common[..], &["--json", "--draws", "2", "--batch", "3"]].concat());
+    for (a, b) in rows.iter().zip(other["rows"].as_array().unwrap()) {
+        assert!((a["nats"].as_f64().unwrap() - b["nats"].as_f64().unwrap()).abs() < 1e-5);
+    }
+    let table = String::from_utf8(out(&common)).unwrap();
+    assert_eq!(table.lines().count(), 4, "{table}");
+    refused(&["eval", &model, &data, "--block", "5"], &["block size", "32", "5"]);
+    refused(&["eval", &model, "no-such.txt"], &["no-such.txt"]);
+}
+
+#[test]
+fn the_reference_step_is_measured_beside_the_machine() {
+    let object = json(&["bench", "train", "--steps", "1", "--json"]);
+    for key in ["tokens_per_second", "peak_gflop_s", "useful_flops_per_step", "bound_tokens_per_second", "share"] {
+        assert!(object[key].as_f64().unwrap() > 0.0, "{key}");
+    }
+}
