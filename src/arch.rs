@@ -102,6 +102,12 @@ impl Arch {
                 return refuse(key, "at least 1".into(), "0".into());
             }
         }
+        // Far beyond any model, and small enough that a damaged file can't ask for all the memory there is.
+        for (key, value, most) in [("number of layers", self.layers, 1 << 12), ("length", self.length, 1 << 24)] {
+            if value > most {
+                return refuse(key, format!("at most {most}"), value.to_string());
+            }
+        }
         if !self.hidden.is_multiple_of(self.heads) || !self.head_dim().is_multiple_of(2) {
             let expected = format!("a divisor of the width {} with an even quotient", self.hidden);
             return refuse("number of heads", expected, self.heads.to_string());

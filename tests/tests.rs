@@ -6,9 +6,13 @@
 mod cli;
 mod data;
 #[cfg(feature = "train")]
+mod hostile;
+#[cfg(feature = "train")]
 mod laws;
 mod noise;
 mod oracle;
 mod sampling;
 mod scripted;
 mod tidy;
+#[cfg(feature = "app")]
+mod training;

@@ -3,7 +3,7 @@
 //! hold the rotary frequencies (recomputed, so only checked) and the learned clip interval as two scalars.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use burn::tensor::Device;
@@ -59,16 +59,29 @@ impl Checkpoint {
     }
 
     fn check_names(&self) -> Result<()> {
-        let known: Vec<String> = self.arch.tensors().into_iter().map(|(name, _)| format!("{PREFIX}{name}")).collect();
+        let mut known = HashSet::new();
+        for (name, shape) in self.arch.tensors() {
+            let name = format!("{PREFIX}{name}");
+            // A renamed tensor is told by its new name, below; a wrong shape here.
+            if self.tensors.shape(&name).is_some() {
+                self.tensors.expect(&name, &shape)?;
+            }
+            known.insert(name);
+        }
         for name in self.tensors.names() {
-            if name == FREQUENCIES {
-                self.check_frequencies()?;
-            } else if !CLIP.contains(&name) && !known.iter().any(|k| k == name) {
+            if !CLIP.contains(&name) && name != FREQUENCIES && !known.contains(name) {
                 let expected = format!("only tensors of a {}-layer model of this family", self.arch.layers);
                 return Err(Error::key(self.path(), name, expected, "an unknown tensor"));
             }
         }
-        Ok(())
+        self.arch
+            .tensors()
+            .iter()
+            .try_for_each(|(name, shape)| self.tensors.expect(&format!("{PREFIX}{name}"), shape))?;
+        match self.tensors.shape(FREQUENCIES) {
+            Some(_) => self.check_frequencies(),
+            None => Ok(()),
+        }
     }
 
     fn check_frequencies(&self) -> Result<()> {

@@ -87,25 +87,39 @@ impl Tensors {
         self.entries.get(name).map(|e| e.shape.as_slice())
     }
 
-    /// A tensor as f32, whatever float type the file has. A missing name or another shape is an error.
+    /// Checks that a float tensor of this shape is there.
+    pub fn expect(&self, name: &str, shape: &[usize]) -> Result<()> {
+        self.entry(name, shape).map(|_| ())
+    }
+
+    /// A tensor as f32, whatever float type the file has. A missing name, another shape or a number that is not finite is an
+    /// error.
     pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let entry = self.entry(name, shape)?;
+        let data = &self.bytes.as_slice()[entry.start..entry.end];
+        let numbers: Vec<f32> = match entry.dtype {
+            Dtype::F16 => chunks(data, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => chunks(data, |b| bf16::from_le_bytes(b).to_f32()),
+            _ => chunks(data, f32::from_le_bytes),
+        };
+        match numbers.iter().position(|x| !x.is_finite()) {
+            None => Ok(numbers),
+            Some(i) => Err(Error::key(&self.path, name, "finite numbers", format!("{} at index {i}", numbers[i]))),
+        }
+    }
+
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<&Entry> {
         let wanted = || format!("a float tensor of shape {shape:?}");
         let entry = self.entries.get(name).ok_or_else(|| {
             let near = self.entries.keys().find(|k| k.rsplit('.').next() == name.rsplit('.').next());
             let hint = near.map_or(String::new(), |k| format!(" (the file has `{k}`, for one)"));
             Error::key(&self.path, name, wanted(), format!("no such tensor{hint}"))
         })?;
-        let found = || format!("{:?} of shape {:?}", entry.dtype, entry.shape);
-        if entry.shape != shape {
-            return Err(Error::key(&self.path, name, wanted(), found()));
+        if entry.shape != shape || !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            let found = format!("{:?} of shape {:?}", entry.dtype, entry.shape);
+            return Err(Error::key(&self.path, name, wanted(), found));
         }
-        let data = &self.bytes.as_slice()[entry.start..entry.end];
-        match entry.dtype {
-            Dtype::F32 => Ok(chunks(data, f32::from_le_bytes)),
-            Dtype::F16 => Ok(chunks(data, |b| f16::from_le_bytes(b).to_f32())),
-            Dtype::BF16 => Ok(chunks(data, |b| bf16::from_le_bytes(b).to_f32())),
-            _ => Err(Error::key(&self.path, name, wanted(), found())),
-        }
+        Ok(entry)
     }
 }
 

@@ -1,0 +1,154 @@
+//! Training as a whole: a run that is killed and resumed equals one that was not; likelihood does not depend on how it is cut
+//! into batches, and never falls below the entropy of a source whose entropy is known.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bd3::arch::{Arch, Objective, SizeClip, SpecialIds};
+use bd3::data::markov::MarkovToy;
+use bd3::data::{Packing, Shard, Wrap};
+use bd3::likelihood::{Estimator, Measure, measure};
+use bd3::loss::{self, Terms};
+use bd3::model::{Dit, dit::View};
+use bd3::rng::Rng;
+use bd3::tokenizer::Special;
+use bd3::train::init;
+use bd3::train::optim::{Optimizer, Update, gradients};
+use burn::tensor::Device;
+use serde_json::Value;
+
+const STATES: usize = 8;
+const SPECIAL: Special = Special { bos: Some(8), eos: Some(9), mask: 10, pad: None };
+const LENGTH: usize = 17;
+
+fn arch() -> Arch {
+    let sizes = [1, LENGTH].map(|size| SizeClip { size, beta: 1e-3, omega: 1.0 });
+    Arch {
+        vocab: 11,
+        mask: SPECIAL.mask,
+        special: SpecialIds { bos: SPECIAL.bos, eos: SPECIAL.eos, pad: None },
+        hidden: 32,
+        cond: 8,
+        layers: 2,
+        heads: 2,
+        length: LENGTH,
+        dropout: 0.0,
+        objective: Objective::Masked,
+        block: LENGTH,
+        sizes: sizes.to_vec(),
+    }
+}
+
+/// Rows of bos and 15 states of the chain; the eos behind each is the 17th token and certain.
+fn chain_rows(chain: &MarkovToy, rows: usize, rng: &mut Rng) -> Packing {
+    let documents = (0..rows).map(|_| (chain.row(LENGTH - 2, rng), 1)).collect::<Vec<_>>();
+    let shard = Shard::in_memory("chain", 11, documents.into_iter()).unwrap();
+    Packing::new(Arc::new(shard), Wrap::Documents, LENGTH, SPECIAL).unwrap()
+}
+
+/// Some steps of training at one block size, in a few lines.
+fn trained(chain: &MarkovToy, block: usize, steps: usize) -> Dit {
+    let mut rng = Rng::new(5);
+    let mut model = init::fresh(&arch(), &Device::flex().autodiff(), &rng).unwrap();
+    model.require_grad();
+    let mut optimizer = Optimizer::new(&model);
+    let update = Update { lr: 3e-3, betas: [0.9, 0.99], weight_decay: 0.0, max_norm: 1.0, ema: 0.9 };
+    for _ in 0..steps {
+        let text = chain_rows(chain, 32, &mut rng);
+        let x0 = text.batch(0..32).ids;
+        let (mut xt, mut weights) = (x0.clone(), vec![0.0; x0.len()]);
+        for start in (0..x0.len()).step_by(block) {
+            let t = 0.02 + 0.98 * rng.uniform();
+            let (p, weight) = if block == 1 { (1.0, 1.0) } else { (t, 1.0 / t) };
+            for i in (start..start + block).filter(|i| i % LENGTH != 0) {
+                if rng.uniform() < p {
+                    (xt[i], weights[i]) = (SPECIAL.mask, weight);
+                }
+            }
+        }
+        let stream = model.paired(&xt, &x0, &View::plain(32, block)).unwrap();
+        let terms = Terms::masked(&x0, &xt, SPECIAL.mask, LENGTH, |i| weights[i]);
+        let (loss, _) = loss::cross_entropy(&model, stream, &terms, 32.0 * 16.0).unwrap();
+        let grads = gradients(&mut model, loss.backward());
+        optimizer.update(&mut model, grads, &update).unwrap();
+    }
+    optimizer.averaged(&model)
+}
+
+fn how(block: usize, estimator: Estimator, batch: usize, draws: usize) -> Measure {
+    Measure { block, draws, estimator, batch, seed: 3 }
+}
+
+#[test]
+fn the_bound_lies_above_the_entropy_of_the_source_and_comes_near_it() {
+    let chain = MarkovToy::drawn(STATES, &mut Rng::new(1)).unwrap();
+    let entropy = chain.entropy_per_row(LENGTH - 2) / (LENGTH - 1) as f64;
+    let text = chain_rows(&chain, 400, &mut Rng::new(2));
+    for (block, near) in [(1, 0.12), (LENGTH, 0.35)] {
+        let model = trained(&chain, block, 250);
+        let found = measure(&model, &text, 0..400, &how(block, Estimator::Subset, 100, 2), |_| true).unwrap();
+        let (nats, error) = (found.nats(), found.stderr());
+        assert_eq!(found.exact, block == 1);
+        assert!(nats > entropy - 4.0 * error, "block {block}: {nats} +- {error} below the entropy {entropy}");
+        assert!(nats < entropy + near, "block {block}: {nats}, the entropy is {entropy}: nothing was learnt");
+    }
+}
+
+#[test]
+fn likelihood_does_not_depend_on_the_batch_and_its_estimators_agree() {
+    let chain = MarkovToy::drawn(STATES, &mut Rng::new(1)).unwrap();
+    let text = chain_rows(&chain, 60, &mut Rng::new(2));
+    let model = trained(&chain, LENGTH, 40);
+    let found = |estimator, batch, draws| {
+        measure(&model, &text, 0..60, &how(LENGTH, estimator, batch, draws), |_| true).unwrap()
+    };
+    for estimator in [Estimator::Subset, Estimator::Official] {
+        let (whole, parts) = (found(estimator, 60, 1), found(estimator, 7, 1));
+        for (a, b) in whole.rows.iter().zip(&parts.rows) {
+            assert!((a.nats - b.nats).abs() < 1e-3 * a.nats.abs() + 1e-3 && a.tokens == b.tokens, "{a:?} and {b:?}");
+        }
+    }
+    let (subset, official) = (found(Estimator::Subset, 60, 200), found(Estimator::Official, 60, 200));
+    // Both average the same rows; what is left is the noise of the draws.
+    assert!((subset.nats() - official.nats()).abs() < 0.04, "{} and {}", subset.nats(), official.nats());
+}
+
+fn bd3(dir: &Path, steps: u64) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bd3"));
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).args(["train", "recipes/smoke.toml", "--resume", "--out"]);
+    command.arg(dir).args(["--set", &format!("train.steps={steps}"), "--set", "train.checkpoint_every=5"]);
+    command.args(["--set", "train.validate_every=25", "--set", "data.toy=120", "--set", "train.validate_rows=4"]);
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// (step, loss as written) of every step of a log.
+fn losses(dir: &Path) -> Vec<(u64, String)> {
+    let text = std::fs::read_to_string(dir.join("log.jsonl")).unwrap();
+    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    rows.filter(|row| row["loss"].is_number())
+        .map(|row| (row["step"].as_u64().unwrap(), row["loss"].to_string()))
+        .collect()
+}
+
+#[test]
+fn a_run_killed_at_twenty_moments_equals_an_uninterrupted_one() {
+    const STEPS: u64 = 120;
+    let (whole, broken) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    assert!(bd3(whole.path(), STEPS).status().unwrap().success());
+    let mut rng = Rng::new(6);
+    for _ in 0..20 {
+        let mut child = bd3(broken.path(), STEPS).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(60 + rng.below(500) as u64));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(bd3(broken.path(), STEPS).status().unwrap().success());
+    let (expected, found) = (losses(whole.path()), losses(broken.path()));
+    assert_eq!(expected.iter().map(|(step, _)| *step).collect::<Vec<_>>(), (1..=STEPS).collect::<Vec<_>>());
+    assert_eq!(expected, found);
+    let model = |dir: &Path| std::fs::read(dir.join("model/model.safetensors")).unwrap();
+    assert_eq!(model(whole.path()), model(broken.path()));
+}
