@@ -11,6 +11,8 @@ use bd3::{Error, Result};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use crate::view;
+
 /// Turn text into a data folder: token shards, the tokenizer, a summary
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  bd3 data stories.jsonl.zst --out data/stories --tokenizer train:4096")]
@@ -97,8 +99,7 @@ pub fn run(args: &DataArgs, built_in: Option<&Tokenizer>) -> anyhow::Result<()> 
     let summary = build(input.documents(), &tokenizer, shares, &args.out, &mut |bytes| bar.set_position(bytes))?;
     bar.finish_and_clear();
     report(args, &summary, start);
-    println!("{}", object(args, &summary, &input)?);
-    Ok(())
+    Ok(view::print_json(&object(args, &summary, &input)?)?)
 }
 
 fn tokenizer(
