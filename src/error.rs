@@ -63,9 +63,16 @@ pub enum Error {
 }
 
 impl Error {
-    /// True when the input was refused before anything was done (exit code 2 of the binary).
+    /// True when the input was refused (exit code 2 of the binary); false when the work failed while it ran.
     pub fn is_refusal(&self) -> bool {
-        !matches!(self, Error::Diverged { .. } | Error::Run(_))
+        use std::io::ErrorKind::{BrokenPipe, FileTooLarge, QuotaExceeded, StorageFull, WriteZero};
+        match self {
+            Error::Diverged { .. } | Error::Run(_) => false,
+            Error::Io { source, .. } => {
+                !matches!(source.kind(), BrokenPipe | FileTooLarge | QuotaExceeded | StorageFull | WriteZero)
+            }
+            Error::File { .. } | Error::Key { .. } | Error::Value { .. } => true,
+        }
     }
 
     /// A file that can't be opened, read or written.

@@ -20,6 +20,7 @@ use memmap2::Mmap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::format::map_file;
 use crate::{Error, Result};
 
 #[cfg(target_endian = "big")]
@@ -202,13 +203,9 @@ impl Shard {
     ///
     /// # Errors
     /// Each way in which it can be damaged, naming file, key, expected, found.
-    #[allow(unsafe_code)]
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|e| Error::io(path, e))?;
-        // SAFETY: a mapped file must not change while it is mapped. Shards are written under another name and renamed,
-        // so none ever changes in place by this program; whoever overwrites one while training harms his own run.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
+        let map = map_file(path)?;
         let header = read_header(path, &map)?;
         let shard = Self { path: path.into(), header, store: Store::Map(map) };
         shard.check_documents()?;

@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 /// Maps a file into memory, read only.
 pub fn map_file(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    // SAFETY: the map is read only; like every user of memory maps we rely on nobody truncating the file while it is used.
+    // SAFETY: a mapped file must not change while it is mapped. This program writes files under another name and renames
+    // them, so none that it wrote ever changes in place; whoever overwrites one while it is read harms his own run.
     #[allow(unsafe_code)]
     unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))
 }

@@ -11,7 +11,7 @@ mod window;
 
 pub use canvas::Canvas;
 pub use rule::{Clock, Knobs, Rule, ancestral, ancestral_posterior, confidence, first_hitting, quota, threshold};
-pub use sedd::{analytic_probs, denoiser_probs, score_entropy};
+pub use sedd::{analytic_probs, denoiser_probs};
 pub use step::{SampleOptions, Sampler, run, step};
 pub use stop::{ENTROPY_WINDOW, Extent, Stop, Verdict, histogram_entropy, official_stop};
 pub use window::Window;

@@ -1,5 +1,5 @@
 //! Score entropy discrete diffusion (SEDD, Lou et al. 2024) with an absorbing mask: the distributions that its sampler draws
-//! from, and its bound. A row of log scores is log p_t(v) / p_t(x) for every id v; how a model makes it is not known here.
+//! from. A row of log scores is log p_t(v) / p_t(x) for every id v; how a model makes it is not known here.
 
 /// One analytic step over the noise difference `dsigma` = sigma(t) - sigma(s) (Lou et al. 2024, equation 19, absorbing form):
 /// the weights that the next id is drawn from; they need not sum to 1. `log_score` and result: `[vocab]`.
@@ -21,16 +21,6 @@ pub fn denoiser_probs(log_score: &[f64], standing: u32, sigma: f64, mask_id: u32
     let mut probs = analytic_probs(log_score, standing, sigma, mask_id);
     probs[mask_id as usize] = 0.0;
     probs
-}
-
-/// The score entropy of one masked position in nats per unit of noise (Lou et al. 2024, equation 10, absorbing form):
-/// the sum over v != mask of e^s(v), minus r s(x0), plus r (ln r - 1), with r = 1 / (e^sigma - 1). Times the rate of sigma it
-/// is this position's part of the bound.
-pub fn score_entropy(log_score: &[f64], clean: u32, sigma: f64, mask_id: u32) -> f64 {
-    let ratio = 1.0 / sigma.exp_m1();
-    let others = log_score.iter().enumerate().filter(|&(id, _)| id != mask_id as usize);
-    let positive: f64 = others.map(|(_, s)| s.exp()).sum();
-    positive - ratio * log_score[clean as usize] + ratio * (ratio.ln() - 1.0)
 }
 
 #[cfg(test)]
@@ -60,11 +50,5 @@ mod tests {
         let probs = [0.2, 0.3, 0.5];
         let weights = denoiser_probs(&exact_score(&probs, 1.5), 3, 1.5, 3);
         assert!(weights.iter().zip([0.2, 0.3, 0.5, 0.0]).all(|(w, p)| (w - p).abs() < 1e-12), "{weights:?}");
-    }
-
-    #[test]
-    fn the_score_entropy_of_the_exact_score_of_a_certain_token_is_zero() {
-        let score: Vec<f64> = [1e-300, 1e-300, 1.0].iter().map(|p| (p / 1.5f64.exp_m1()).ln()).chain([0.0]).collect();
-        assert!(score_entropy(&score, 2, 1.5, 3).abs() < 1e-12);
     }
 }

@@ -11,6 +11,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use crate::format::write_atomic;
 use crate::{Error, Result};
 use spelling::{Spelling, cuts_at_words, pieces};
 
@@ -298,10 +299,7 @@ impl Tokenizer {
     /// # Errors
     /// The folder can't be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
-        let path = dir.as_ref().join("tokenizer.json");
-        let temporary = dir.as_ref().join("tokenizer.json.tmp");
-        std::fs::write(&temporary, &self.file).map_err(|e| Error::io(&temporary, e))?;
-        std::fs::rename(&temporary, &path).map_err(|e| Error::io(&path, e))
+        write_atomic(&dir.as_ref().join("tokenizer.json"), |out| out.write_all(&self.file))
     }
 }
 
