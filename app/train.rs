@@ -47,7 +47,11 @@ pub struct TrainArgs {
 /// See [`Device`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum DeviceName {
+    /// The CPU, with fused operations
     Cpu,
+    /// The first GPU that WebGPU finds, or its software stand-in; composed operations
+    #[cfg(feature = "wgpu")]
+    Wgpu,
 }
 
 /// Runs the command.
@@ -58,6 +62,8 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     }
     let device = match args.device {
         DeviceName::Cpu => Device::flex(),
+        #[cfg(feature = "wgpu")]
+        DeviceName::Wgpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
     };
     let steps = recipe.train.steps;
     let plan = Plan::open(&args.recipe, recipe, &args.out)?;
