@@ -158,13 +158,16 @@ struct Clock {
 }
 
 impl Observer for Clock {
-    fn step(&mut self, row: &StepRow) -> bool {
+    fn stop(&self) -> bool {
+        self.rates.len() as u64 >= self.steps
+    }
+
+    fn step(&mut self, row: &StepRow) {
         let peak = peak();
         if row.step > WARM_UP {
             self.rates.push(row.tokens_per_second);
             self.peaks.push(peak);
         }
-        row.step < WARM_UP + self.steps
     }
 
     fn validation(&mut self, _: &ValidationRow) {}

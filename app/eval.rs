@@ -85,6 +85,7 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
     for &block in &blocks {
         model.note_untrained(block);
         bd3::block::Layout::new(arch.length, block)?;
+        arch.check_block(block)?;
     }
     let shard = Arc::new(shard(args, &model)?);
     let text = Packing::new(shard, wrap, arch.length, model.tokenizer.special())?;

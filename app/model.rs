@@ -3,7 +3,6 @@
 
 use std::path::Path;
 
-use bd3::arch::Arch;
 use bd3::checkpoint::{Config, dit::Checkpoint};
 use bd3::format::safetensors::Tensors;
 use bd3::tokenizer::{Special, Tokenizer};
@@ -36,8 +35,8 @@ impl Model {
 /// Opens a model folder, or the model inside the binary.
 pub fn open(path: Option<&Path>) -> Result<Model> {
     let Some(dir) = path else { return built_in() };
-    let checkpoint = Checkpoint::open(dir)?;
-    let tokenizer = told(Tokenizer::load(dir)?, &checkpoint.arch, dir)?;
+    let mut checkpoint = Checkpoint::open(dir)?;
+    let tokenizer = told(Tokenizer::load(dir)?, &mut checkpoint, dir)?;
     Ok(Model { name: dir.display().to_string(), checkpoint, tokenizer })
 }
 
@@ -52,14 +51,23 @@ fn built_in() -> Result<Model> {
     };
     let dir = Path::new(BUILT_IN_NAME);
     let config = Config::parse(&dir.join("config.json"), config)?;
-    let checkpoint = Checkpoint::new(&config, Tensors::embedded("tiny/model.safetensors", tensors)?)?;
-    let tokenizer = told(Tokenizer::from_bytes(tokenizer)?, &checkpoint.arch, dir)?;
+    let mut checkpoint = Checkpoint::new(&config, Tensors::embedded("tiny/model.safetensors", tensors)?)?;
+    let tokenizer = told(Tokenizer::from_bytes(tokenizer)?, &mut checkpoint, dir)?;
     Ok(Model { name: BUILT_IN_NAME.into(), checkpoint, tokenizer })
 }
 
 /// The tokenizer with the special ids of the model; what the model does not say, the names of the tokenizer do.
-fn told(tokenizer: Tokenizer, arch: &Arch, dir: &Path) -> Result<Tokenizer> {
-    let (ours, named) = (arch.special, tokenizer.special());
+fn told(tokenizer: Tokenizer, checkpoint: &mut Checkpoint, dir: &Path) -> Result<Tokenizer> {
+    let named = tokenizer.special();
+    if !checkpoint.mask_named && (named.mask as usize) < checkpoint.arch.vocab {
+        checkpoint.arch.mask = named.mask;
+    }
+    let arch = &checkpoint.arch;
+    if arch.mask != named.mask {
+        let expected = format!("{}, the mask of the tokenizer.json beside it", named.mask);
+        return Err(Error::key(dir.join("config.json"), "mask_token_id", expected, arch.mask.to_string()));
+    }
+    let ours = arch.special;
     let tokenizer = tokenizer.with_special(Special {
         bos: ours.bos.or(named.bos),
         eos: ours.eos.or(named.eos),

@@ -131,6 +131,7 @@ impl SampleArgs {
     fn options(&self, model: &Model, eos: Option<u32>) -> Result<SampleOptions> {
         let arch = &model.checkpoint.arch;
         let block = self.block.unwrap_or(arch.block);
+        arch.check_block(block)?;
         model.note_untrained(block);
         Ok(SampleOptions {
             block,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use bd3::Error;
 use bd3::data::build::check_out;
 use bd3::recipe::Recipe;
 use bd3::train::log::{StepRow, ValidationRow};
@@ -66,17 +67,23 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         DeviceName::Wgpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
     };
     let steps = recipe.train.steps;
-    let plan = Plan::open(&args.recipe, recipe, &args.out)?;
-    eprintln!(
-        "{} parameters, {} tokens in the vocabulary, rows of {}",
-        plan.arch.parameters(),
-        plan.arch.vocab,
-        plan.arch.length
-    );
-    let mut run = Run::open(plan, &args.out, &device, args.init.as_deref())?;
+    let fresh = check_out(&args.out).is_ok();
+    let opened = Plan::open(&args.recipe, recipe, &args.out).and_then(|plan| {
+        let (parameters, vocab, length) = (plan.arch.parameters(), plan.arch.vocab, plan.arch.length);
+        let run = Run::open(plan, &args.out, &device, args.init.as_deref())?;
+        eprintln!("{parameters} parameters, {vocab} tokens in the vocabulary, rows of {length}");
+        Ok(run)
+    });
+    let mut run = opened.inspect_err(|_| {
+        // A refused run has written nothing: what it made in a folder of its own goes with it.
+        if fresh {
+            let _ = std::fs::remove_dir_all(&args.out);
+        }
+    })?;
     interrupt::watch()?;
     let mut progress = Progress::new(steps, &args.out)?;
-    let ending = run.train(&mut progress)?;
+    // From here on nothing is refused any more: whatever goes wrong has failed while running.
+    let ending = run.train(&mut progress).map_err(|e| if e.is_refusal() { Error::Run(e.to_string()) } else { e })?;
     progress.bar.finish_and_clear();
     if let Ending::Stopped(step) = ending {
         eprintln!("stopped after step {step} of {steps}; to go on: {}", command_to_resume(args));
@@ -139,7 +146,11 @@ impl Progress {
 }
 
 impl Observer for Progress {
-    fn step(&mut self, row: &StepRow) -> bool {
+    fn stop(&self) -> bool {
+        interrupt::asked()
+    }
+
+    fn step(&mut self, row: &StepRow) {
         self.first.get_or_insert((row.step, Instant::now()));
         for (shown, new) in [(&mut self.loss, row.loss), (&mut self.rate, row.tokens_per_second)] {
             *shown = if shown.is_nan() { new } else { *shown + NEWEST * (new - *shown) };
@@ -151,7 +162,6 @@ impl Observer for Progress {
         }
         self.bar.set_position(row.step);
         self.bar.set_message(line);
-        !interrupt::asked()
     }
 
     fn validation(&mut self, row: &ValidationRow) {

@@ -99,7 +99,7 @@ fn operations() {
     let (table, ids, grad) = (random(VOCAB * D, 1.0), ids(ROWS), random(ROWS * D, 1.0));
     line("embed forward", 2, 8.0 * (ROWS * D) as f64, "GB/s", || drop(black_box(embed_forward(&table, &ids, D))));
     line("embed backward", 2, 4.0 * ((ROWS + VOCAB) * D) as f64, "GB/s", || {
-        black_box(embed_backward(&grad, &ids, VOCAB));
+        black_box(embed_backward(&grad, &ids, (VOCAB, D)));
     });
     let n = 10_240_000;
     let (mut param, mut m, mut v, mut ema) = (random(n, 1.0), random(n, 0.1), vec![0.1; n], random(n, 1.0));
@@ -353,8 +353,8 @@ fn step(params: &Parameters, state: &mut [Vec<f32>; 4], rotary: &Rotary) {
         noised_grad = layer.enter_backward(dnoised, &dqkv, &layer.qkv, &n, &mut sums);
         clean_grad = layer.enter_backward(residual, &dclean, weight, &c, &mut sums);
     }
-    sums.push(embed_backward(&noised_grad, &ids, VOCAB));
-    sums.push(embed_backward(&clean_grad, &ids, VOCAB));
+    sums.push(embed_backward(&noised_grad, &ids, (VOCAB, D)));
+    sums.push(embed_backward(&clean_grad, &ids, (VOCAB, D)));
     update(&sums, state);
 }
 

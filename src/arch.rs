@@ -2,17 +2,7 @@
 //! families in `checkpoint` translate it to and from their own config.json.
 
 use crate::error::{Error, Result};
-
-/// What the network is trained to answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Objective {
-    /// Masked diffusion with the SUBS parameterisation (MDLM, BD3-LM): log-probabilities of the clean token.
-    Masked,
-    /// Score entropy (SEDD, Lou et al. 2024): log-ratios, conditioned on the noise level.
-    Score,
-    /// The next token, from the left (logits are shifted by one position).
-    NextToken,
-}
+pub use crate::recipe::Objective;
 
 /// The interval [beta, omega] that noise levels are drawn from in training, for one block size.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -84,6 +74,19 @@ impl Arch {
     /// The block sizes it was trained at.
     pub fn block_sizes(&self) -> Vec<usize> {
         self.sizes.iter().map(|s| s.size).collect()
+    }
+
+    /// Refuses a block size that means nothing to the model: a next-token model has 1, score entropy the whole length.
+    pub fn check_block(&self, block: usize) -> Result<()> {
+        let only = match self.objective {
+            Objective::Masked => return Ok(()),
+            Objective::NextToken => 1,
+            Objective::Score => self.length,
+        };
+        if block == only {
+            return Ok(());
+        }
+        Err(Error::value("block size", format!("{only}, the only one that this kind of model has"), block.to_string()))
     }
 
     /// Checks what every part relies on; `name` is the file or recipe at fault.

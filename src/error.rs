@@ -49,13 +49,15 @@ pub enum Error {
         /// What it is.
         found: String,
     },
-    /// Training met a loss that is not a finite number.
-    #[error("the loss is {loss} at step {step}: training stopped; the last good checkpoint is kept")]
+    /// Training met a number that is not finite.
+    #[error("the {what} is {value} at step {step}: training stopped; the last good checkpoint is kept")]
     Diverged {
         /// The optimiser step, counted from 1.
         step: u64,
-        /// The loss as it was.
-        loss: f64,
+        /// Which number.
+        what: &'static str,
+        /// The number as it was.
+        value: f64,
     },
     /// The device or the tensor library failed while running.
     #[error("{0}")]

@@ -9,7 +9,7 @@ use crate::data::{Batch, Packing};
 use crate::error::{Error, Result};
 use crate::loss::{self, ScoreNoise, Terms};
 use crate::model::{Dit, dit::View, ops};
-use crate::noise::{self, Clip, draw_subset, row_times};
+use crate::noise::{Clip, draw_subset, row_times};
 use crate::rng::Rng;
 
 /// Which random variable is averaged.
@@ -99,6 +99,7 @@ pub fn measure(
 ) -> Result<Likelihood> {
     let arch = &model.arch;
     let layout = Layout::new(text.length(), how.block)?;
+    arch.check_block(how.block)?;
     let exact = arch.objective == Objective::NextToken || (arch.objective == Objective::Masked && how.block == 1);
     let draws = if exact { 1 } else { how.draws };
     if draws == 0 || how.batch == 0 {
@@ -153,6 +154,8 @@ fn masked(
         };
         let mut rng = generator(row);
         match how.estimator {
+            // At block size 1 the one subset is the block, which is exact.
+            _ if layout.size == 1 => hide_subsets(layout, valid, &mut rng, &mut hide),
             Estimator::Subset => hide_subsets(layout, valid, &mut rng, &mut hide),
             Estimator::Official => hide_by_level(layout, valid, &mut rng, &mut hide),
         }
@@ -212,7 +215,7 @@ fn score(model: &Dit, batch: &Batch, generator: impl Fn(usize) -> Rng) -> Result
                 xt[row * length + position] = mask;
             }
         }
-        let level = ScoreNoise { sigma: noise::sigma(t), rate: 1.0 / (1.0 - t).max(1e-3) };
+        let level = ScoreNoise::at(t);
         sigmas.push(level.sigma as f32);
         noise.extend(std::iter::repeat_n(level, length));
     }

@@ -8,6 +8,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::error::Result;
 use crate::model::{Dit, ops};
+use crate::noise::sigma;
 
 /// What a batch asks of the network: `loss = sum weight * -log p(target | row) / denominator`.
 #[derive(Clone, Debug, Default)]
@@ -34,8 +35,8 @@ impl Terms {
         terms
     }
 
-    /// Plain cross entropy at the visible positions (bos excepted) of rows of `length` that `judged` says: so that a model
-    /// can tell whether what stands there is right (spec section 12, c).
+    /// Adds plain cross entropy at the visible positions (bos excepted) of every row of `length` whose `weight` is above 0, so
+    /// that a model learns to judge what stands there.
     pub fn visible(mut self, x0: &[u32], xt: &[u32], mask: u32, length: usize, weight: impl Fn(usize) -> f64) -> Self {
         for (i, (&clean, &noised)) in x0.iter().zip(xt).enumerate() {
             let weight = weight(i / length);
@@ -125,6 +126,14 @@ pub struct ScoreNoise {
     pub sigma: f64,
     /// Its rate, d sigma / dt.
     pub rate: f64,
+}
+
+impl ScoreNoise {
+    /// At noise level t of the loglinear schedule; sigma is capped as in the official code, and the rate with it.
+    pub fn at(t: f64) -> Self {
+        let sigma = sigma(t);
+        Self { sigma, rate: sigma.exp_m1() / t }
+    }
 }
 
 /// SEDD's log-scores `[positions, vocab]` from logits: `logits - log(expm1(sigma)) - log(vocab - 1)`, and 0 for the token that

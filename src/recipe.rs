@@ -42,6 +42,9 @@ pub struct Data {
     pub toy: Option<usize>,
     /// How the toy stories are tokenized: `bytes` or `train:N`.
     pub tokenizer: Option<String>,
+    /// How documents become rows: `stream`, or `official` and `official-special` as in the paper's scripts.
+    #[serde(default = "stream")]
+    pub wrap: String,
 }
 
 /// One folder of token shards.
@@ -80,16 +83,16 @@ pub struct Model {
     pub dropout: f64,
 }
 
-/// See [`crate::arch::Objective`].
+/// What a network is trained to answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Objective {
-    /// Masked diffusion.
+    /// Masked diffusion with the SUBS parameterisation (MDLM, BD3-LM): log-probabilities of the clean token.
     #[default]
     Masked,
-    /// Score entropy.
+    /// Score entropy (SEDD, Lou et al. 2024): log-ratios, conditioned on the noise level.
     Score,
-    /// Next token.
+    /// The next token, from the left (logits are shifted by one position).
     NextToken,
 }
 
@@ -183,6 +186,9 @@ pub struct Train {
     pub validate_rows: usize,
 }
 
+fn stream() -> String {
+    "stream".into()
+}
 fn one() -> f64 {
     1.0
 }

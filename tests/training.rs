@@ -12,10 +12,13 @@ use bd3::data::{Packing, Shard, Wrap};
 use bd3::likelihood::{Estimator, Measure, measure};
 use bd3::loss::{self, Terms};
 use bd3::model::{Dit, dit::View};
+use bd3::recipe::Recipe;
 use bd3::rng::Rng;
 use bd3::tokenizer::Special;
+use bd3::train::batch::noised;
 use bd3::train::init;
 use bd3::train::optim::{Optimizer, Update, gradients};
+use bd3::train::plan::Plan;
 use burn::tensor::Device;
 use serde_json::Value;
 
@@ -113,6 +116,35 @@ fn likelihood_does_not_depend_on_the_batch_and_its_estimators_agree() {
     let (subset, official) = (found(Estimator::Subset, 60, 200), found(Estimator::Official, 60, 200));
     // Both average the same rows; what is left is the noise of the draws.
     assert!((subset.nats() - official.nats()).abs() < 0.04, "{} and {}", subset.nats(), official.nats());
+}
+
+/// `official = true`: ordered times, weight 1 above one half, bos in the denominator.
+#[test]
+fn the_official_switch_holds_its_quirks_together() {
+    let dir = tempfile::tempdir().unwrap();
+    let plan = |clip: &str, official: bool| {
+        let text = format!(
+            "official = {official}\ndata = {{ toy = 60, tokenizer = 'bytes' }}\n\
+             model = {{ hidden = 8, layers = 1, heads = 1, length = 32 }}\n\
+             blocks = {{ sizes = [{{ size = 4, clip = {clip} }}] }}\ntrain = {{ steps = 1, batch = 8 }}"
+        );
+        let recipe = Recipe::parse(Path::new("r"), &text, &[]).unwrap();
+        Plan::open(Path::new("r"), recipe, dir.path()).unwrap()
+    };
+    let micro = |plan: &mut Plan| {
+        let batch = plan.reader.next_batch(8);
+        noised(plan, batch, &plan.sizes[0], &Rng::new(3)).unwrap()
+    };
+    let above_half = micro(&mut plan("[0.55, 0.95]", true));
+    assert!(above_half.terms.weights.iter().all(|w| *w == 1.0));
+    assert_eq!(above_half.denominator, 8.0 * 32.0);
+    let ours = micro(&mut plan("[0.55, 0.95]", false));
+    assert!(ours.terms.weights.iter().all(|w| *w >= 1.0 / 0.95 - 1e-9 && *w <= 1.0 / 0.55 + 1e-9));
+    assert_eq!(ours.denominator, 8.0 * 31.0);
+    // Flat index i of the blocks has t in [i/N, (i+1)/N]: weights 1/t fall from the first term to the last.
+    let ordered = |weights: &[f64]| weights.windows(2).all(|w| w[0] >= w[1]);
+    assert!(ordered(&micro(&mut plan("[0.001, 1.0]", true)).terms.weights));
+    assert!(!ordered(&micro(&mut plan("[0.001, 1.0]", false)).terms.weights));
 }
 
 fn bd3(dir: &Path, steps: u64) -> Command {

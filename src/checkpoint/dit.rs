@@ -25,6 +25,8 @@ const ADAPTERS: &str = "kuleshov-group/bd3lm-owt-block_size4--";
 pub struct Checkpoint {
     /// The description.
     pub arch: Arch,
+    /// Does config.json name the mask? If not, `arch.mask` is the last id, as in GPT-2's vocabulary plus a mask.
+    pub mask_named: bool,
     tensors: Tensors,
 }
 
@@ -38,7 +40,7 @@ impl Checkpoint {
     /// From a description and open tensors.
     pub fn new(config: &Config, tensors: Tensors) -> Result<Self> {
         let arch = read_config(config)?;
-        let checkpoint = Self { arch, tensors };
+        let checkpoint = Self { arch, mask_named: config.get("mask_token_id").is_some(), tensors };
         checkpoint.check_names()?;
         Ok(checkpoint)
     }
@@ -48,14 +50,19 @@ impl Checkpoint {
         self.tensors.path()
     }
 
+    /// One tensor by its published name (without the prefix).
+    pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.tensors.f32(&format!("{PREFIX}{name}"), shape)
+    }
+
     /// Builds the network.
     pub fn model(&self, device: &Device) -> Result<Dit> {
-        Dit::from_parameters(&self.arch, device, |name, shape| self.tensors.f32(&format!("{PREFIX}{name}"), shape))
+        Dit::from_parameters(&self.arch, device, |name, shape| self.tensor(name, shape))
     }
 
     /// Builds the decoder: the network without gradients, on the CPU.
     pub fn decoder(&self) -> Result<Decoder> {
-        Decoder::from_parameters(&self.arch, |name, shape| self.tensors.f32(&format!("{PREFIX}{name}"), shape))
+        Decoder::from_parameters(&self.arch, |name, shape| self.tensor(name, shape))
     }
 
     fn check_names(&self) -> Result<()> {
@@ -203,6 +210,7 @@ pub fn save(dir: &Path, model: &Dit, float: Float) -> Result<()> {
         .tensors()
         .into_iter()
         .zip(values)
+        .inspect(|((listed, _), (name, _))| debug_assert_eq!(listed, name))
         .map(|((name, shape), (_, data))| Named { name: format!("{PREFIX}{name}"), shape, data: data.into(), float })
         .collect();
     let frequencies = Rotary::frequencies(arch.head_dim(), ROTARY_BASE);

@@ -67,8 +67,8 @@ impl Cache for KeyValues {
             end.is_multiple_of(self.block) && (oldest..=self.end).contains(&end),
             "a cut at a block border, inside"
         );
-        // Nothing left: the next id may be at any position again, so it is position 0.
-        (self.held, self.end) = if end == oldest { (0, end - oldest) } else { (end - oldest, end) };
+        // Nothing left: the next id is at position 0, whatever was dropped before.
+        (self.held, self.end) = if end == oldest { (0, 0) } else { (end - oldest, end) };
         self.settle();
     }
 

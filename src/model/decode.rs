@@ -1,6 +1,6 @@
 //! The network as it decodes, without gradients: plain f32 weights, an exact cache, one pass over several lanes at a time. A pass
-//! computes the rows it stores and the open rows, nothing else; in the last layer the stored rows end at their keys and values,
-//! and the open rows that nobody asks for end there too. The same fused operations as in training, so the same numbers.
+//! computes the rows it stores and the open rows, nothing else; in the last layer stored rows attend to nothing, and only the
+//! rows that somebody asks for go beyond attention. The same fused operations as in training, so the same numbers.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -111,12 +111,12 @@ impl Decoder {
             let mut qkv = linear_forward(&h, &layer.attn_qkv, rows);
             self.append(&mut qkv, &plan, lanes, index);
             let attended = self.attend(&qkv, &plan, lanes, index);
-            // Nothing reads the last layer's rows but the head.
-            let last = index + 1 == self.layers.len();
-            x = match last {
-                true if plan.asked.is_empty() => Vec::new(),
-                true => layer.finish(&picked(&x, &plan.asked, d), &picked(&attended, &plan.asked, d)),
-                false => layer.finish(&x, &attended),
+            x = if index + 1 < self.layers.len() {
+                layer.finish(&x, &attended)
+            } else if plan.asked.is_empty() {
+                Vec::new()
+            } else {
+                layer.finish(&picked(&x, &plan.asked, d), &picked(&attended, &plan.asked, d))
             };
         }
         for (lane, part) in lanes.iter_mut().zip(&plan.parts) {
@@ -191,12 +191,15 @@ impl Decoder {
         }
     }
 
-    /// Attention of every row over what its group sees: `[rows, d]`.
+    /// Attention of every group over what it sees: `[rows, d]`, zeros for groups that nothing reads.
     fn attend(&self, qkv: &[f32], plan: &PassPlan, lanes: &[Lane<'_, KeyValues>], layer: usize) -> Vec<f32> {
+        // Only the head reads the last layer.
+        let last = layer + 1 == self.layers.len();
+        let read = |rows: &Range<usize>| !last || plan.asked.iter().any(|row| rows.contains(row));
         let (d, dim) = (self.arch.hidden, self.arch.head_dim());
         let mut work = Vec::new();
         for (lane, part) in lanes.iter().zip(&plan.parts) {
-            for (rows, seen) in &part.groups {
+            for (rows, seen) in part.groups.iter().filter(|(rows, _)| read(rows)) {
                 work.extend(
                     (0..self.arch.heads).map(|head| (rows.clone(), *seen, head, &lane.cache.heads[layer][head])),
                 );

@@ -66,7 +66,7 @@ pub fn gather(form: Form, table: Tensor<2>, ids: &[u32]) -> Tensor<2> {
         let data = embed::embed_forward(table, ids, width);
         let ids = ids.to_vec();
         let shape = [ids.len(), width];
-        Made::new(data, shape, move |[_], grad| [Grad::New(embed::embed_backward(grad, &ids, count))])
+        Made::new(data, shape, move |[_], grad| [Grad::New(embed::embed_backward(grad, &ids, (count, width)))])
     })
 }
 

@@ -5,9 +5,7 @@ use crate::arch::Objective;
 use crate::data::Batch;
 use crate::error::Result;
 use crate::loss::{ScoreNoise, Terms};
-use crate::noise::{
-    self, Clip, Schedule, Spread, coins, coins_within, hide, official_times, replace_visible, row_times,
-};
+use crate::noise::{Clip, Schedule, Spread, coins, coins_within, hide, official_times, replace_visible, row_times};
 use crate::rng::Rng;
 
 use super::plan::{Plan, SizePlan};
@@ -47,60 +45,45 @@ pub fn draw_size(sizes: &[SizePlan], rng: &mut Rng) -> usize {
 
 /// Noises a batch of full rows.
 pub fn noised(plan: &Plan, batch: Batch, size: &SizePlan, rng: &Rng) -> Result<Micro> {
-    let (rows, length) = (batch.rows, batch.length);
-    let x0 = batch.ids;
-    let predicted = if plan.recipe.official { rows * length } else { rows * (length - 1) };
-    let micro = |xt, terms, noise| Micro {
-        x0: x0.clone(),
-        xt,
-        rows,
-        block: size.size,
-        terms,
-        denominator: predicted as f64,
-        noise,
-    };
-    Ok(match plan.arch.objective {
+    let (rows, length, x0) = (batch.rows, batch.length, batch.ids);
+    let counted = if plan.recipe.official { rows * length } else { rows * (length - 1) };
+    let mut denominator = counted as f64;
+    let mut noise = Vec::new();
+    let (xt, terms) = match plan.arch.objective {
         Objective::NextToken => {
             let inputs = x0.chunks(length).flat_map(|row| &row[..length - 1]).copied().collect();
-            let mut micro = micro(inputs, Terms::next_token(&x0, length), Vec::new());
-            micro.denominator = micro.terms.rows.len() as f64;
-            micro
+            denominator = (rows * (length - 1)) as f64;
+            (inputs, Terms::next_token(&x0, length))
         }
         Objective::Score => {
             let levels = levels(plan, (rows, 1), Clip::FULL, rng);
-            let xt = mask_rows(plan, &x0, length, &levels, size, rng)?;
-            let noise = levels.iter().map(|&t| ScoreNoise { sigma: noise::sigma(t), rate: 1.0 / (1.0 - t).max(1e-3) });
-            micro(xt, Terms::default(), noise.collect())
+            noise = levels.iter().map(|&t| ScoreNoise::at(t)).collect();
+            (mask_rows(plan, &x0, length, &levels, size, rng)?, Terms::default())
         }
-        Objective::Masked => masked(plan, &x0, (rows, length), size, rng, micro)?,
-    })
+        Objective::Masked => {
+            let (mut xt, terms) = bound(plan, &x0, (rows, length), size, rng)?;
+            let judged = corrupt(plan, &mut xt, length, &mut rng.split("corrupt"));
+            let terms = terms.visible(&x0, &xt, plan.arch.mask, length, |row| judged[row]);
+            (xt, terms)
+        }
+    };
+    Ok(Micro { x0, xt, rows, block: size.size, terms, denominator, noise })
 }
 
-fn masked(
-    plan: &Plan,
-    x0: &[u32],
-    (rows, length): (usize, usize),
-    size: &SizePlan,
-    rng: &Rng,
-    micro: impl Fn(Vec<u32>, Terms, Vec<ScoreNoise>) -> Micro,
-) -> Result<Micro> {
-    let (mut xt, terms) = bound(plan, x0, (rows, length), size, rng)?;
-    let (corrupt, mask) = (&plan.recipe.corrupt, plan.arch.mask);
-    let mut judged = vec![0.0; rows];
-    if corrupt.rows > 0.0 {
-        let mut rng = rng.split("corrupt");
-        for (row, judged) in xt.chunks_mut(length).zip(&mut judged) {
-            if rng.uniform() < corrupt.rows {
-                replace_visible(row, mask, corrupt.share, &plan.ordinary, &mut rng);
-                *judged = corrupt.weight;
-            }
+/// Replaces visible tokens of some rows by random ones. Returns, by row, the weight of the loss on its visible tokens.
+fn corrupt(plan: &Plan, xt: &mut [u32], length: usize, rng: &mut Rng) -> Vec<f64> {
+    let recipe = &plan.recipe.corrupt;
+    let mut judge = |row: &mut [u32]| {
+        if rng.uniform() >= recipe.rows {
+            return 0.0;
         }
-    }
-    let terms = terms.visible(x0, &xt, mask, length, |row| judged[row]);
-    Ok(micro(xt, terms, Vec::new()))
+        replace_visible(row, plan.arch.mask, recipe.share, &plan.ordinary, rng);
+        recipe.weight
+    };
+    xt.chunks_mut(length).map(&mut judge).collect()
 }
 
-/// Masked rows and the terms of their bound, nothing corrupted.
+/// Masked rows `[rows, length]` and the terms of their bound, nothing corrupted.
 pub fn bound(
     plan: &Plan,
     x0: &[u32],
@@ -111,9 +94,15 @@ pub fn bound(
     let blocks = length / size.size;
     let levels = levels(plan, (rows, blocks), size.clip, rng);
     let xt = mask_rows(plan, x0, length, &levels, size, rng)?;
-    let weight = |t: f64| match plan.recipe.official {
-        true => plan.schedule.official_weight(t, size.clip),
-        false => plan.schedule.weight(t),
+    let weight = |t: f64| {
+        if size.clip == Clip::MASKED {
+            // Everything is masked: plain cross entropy, exact at block size 1, whatever the schedule's slope at t = 1.
+            1.0
+        } else if plan.recipe.official {
+            plan.schedule.official_weight(t, size.clip)
+        } else {
+            plan.schedule.weight(t)
+        }
     };
     let weights: Vec<f64> = levels.iter().map(|&t| weight(t)).collect();
     let weight = |i: usize| weights[i / length * blocks + i % length / size.size];
@@ -144,9 +133,10 @@ fn mask_rows(plan: &Plan, x0: &[u32], length: usize, levels: &[f64], size: &Size
     for (row, (ids, levels)) in x0.chunks(length).zip(levels.chunks(blocks)).enumerate() {
         let mut rng = rng.split_at("mask", row as u64);
         let probs: Vec<f64> = (0..length).map(|i| schedule.mask_prob(levels[i * blocks / length])).collect();
-        let masked = match resample {
-            true => coins_within(&probs, size.clip, size.size, |_, _| rng.uniform())?,
-            false => coins(&probs, |_| rng.uniform()),
+        let masked = if resample {
+            coins_within(&probs, size.clip, size.size, |_, _| rng.uniform())?
+        } else {
+            coins(&probs, |_| rng.uniform())
         };
         all.extend(hide(ids, &masked, plan.arch.mask));
     }

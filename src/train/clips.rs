@@ -2,7 +2,7 @@
 //! text varies least between blocks.
 
 use crate::data::{Batch, Packing};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::loss;
 use crate::model::{Dit, dit::View};
 use crate::noise::{Clip, Grid, best, candidates, variance_score};
@@ -30,6 +30,9 @@ pub fn search(plan: &Plan, model: &Dit, text: &Packing, rows: usize, size: &Size
     let clips = candidates(size.size, &plan.recipe.blocks.search, grid)?;
     let admitted: Vec<Clip> =
         clips.into_iter().filter(|c| !plan.recipe.blocks.resample || c.admits(size.size)).collect();
+    // Full rows only: what fills a short one is no text.
+    let full = (0..text.rows()).take_while(|&row| text.valid(row) == text.length()).count();
+    let rows = rows.min(full);
     let mut scores = Vec::with_capacity(admitted.len());
     let per = plan.recipe.train.batch.max(2).min(rows.max(2));
     for clip in &admitted {
@@ -37,14 +40,17 @@ pub fn search(plan: &Plan, model: &Dit, text: &Packing, rows: usize, size: &Size
         let mut batches = Vec::new();
         for start in (0..rows).step_by(per) {
             let batch = text.batch(start..(start + per).min(rows));
-            if batch.rows < 2 && start > 0 {
+            // The variance of one row's one block is not defined.
+            if batch.rows * (batch.length / size.size) < 2 {
                 break;
             }
             batches.push(per_block(plan, model, &batch, &trial, &rng.split_at("clips", start as u64))?);
         }
-        scores.push(variance_score(&batches)? / batches.len() as f64);
+        scores.push(variance_score(&batches)? / batches.len().max(1) as f64);
     }
-    let index = best(&scores).unwrap_or(0);
+    let Some(index) = best(&scores) else {
+        return Err(Error::Run(format!("clip search at block size {}: a variance is not a number", size.size)));
+    };
     Ok(Found { size: size.size, clip: admitted[index], variance: scores[index], unclipped: scores[0] })
 }
 

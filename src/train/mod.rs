@@ -9,6 +9,7 @@ pub mod optim;
 pub mod plan;
 pub mod state;
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -22,7 +23,9 @@ use crate::likelihood::{self, Estimator, Measure};
 use crate::loss;
 use crate::model::{Dit, Dropout, dit::View, ops};
 use crate::noise::Clip;
+use crate::recipe;
 use crate::rng::Rng;
+use crate::tokenizer::Tokenizer;
 
 use batch::Micro;
 use log::{Log, StepRow, ValidationRow};
@@ -32,8 +35,12 @@ use state::Progress;
 
 /// Hears what a run does.
 pub trait Observer {
-    /// One optimiser step is done. `false` asks the run to save and stop.
-    fn step(&mut self, row: &StepRow) -> bool;
+    /// Asked now and then: `true` asks the run to save and stop.
+    fn stop(&self) -> bool {
+        false
+    }
+    /// One optimiser step is done.
+    fn step(&mut self, row: &StepRow);
     /// One block size was validated.
     fn validation(&mut self, row: &ValidationRow);
     /// A checkpoint stands.
@@ -60,19 +67,29 @@ pub struct Run {
     step: u64,
     tokens: u64,
     log: Log,
+    /// Held while the run is open, so that no other process writes into its folder.
+    _lock: File,
 }
 
 impl Run {
     /// Starts a run in `dir`, or resumes the one whose state is there. `init` gives the weights of a fresh run.
+    ///
+    /// # Errors
+    /// Another run at work in `dir`, a state of another recipe (only keys under `train` may change), or weights of `init` that are
+    /// of another shape, objective or tokenizer.
     pub fn open(mut plan: Plan, dir: &Path, device: &Device, init: Option<&Path>) -> Result<Self> {
         let rng = Rng::new(plan.recipe.seed);
         let device = device.clone().autodiff();
+        let lock = lock(dir)?;
         let mut sizes = plan.sizes.clone();
         let (model, optimizer, step, tokens) = if state::path(dir).exists() {
             let (model, optimizer, progress) = state::load(dir, &plan.arch, &device)?;
+            state::check_recipe(dir, &progress.recipe, &plan.recipe)?;
             plan.reader.seek(&progress.cursor)?;
-            for (size, (_, beta, omega)) in sizes.iter_mut().zip(&progress.clips) {
-                size.clip = Clip::new(*beta, *omega)?;
+            for size in &mut sizes {
+                if let Some((_, beta, omega)) = progress.clips.iter().find(|(known, _, _)| *known == size.size) {
+                    size.clip = Clip::new(*beta, *omega)?;
+                }
             }
             (model, optimizer, progress.step, progress.tokens)
         } else {
@@ -84,9 +101,8 @@ impl Run {
             let optimizer = Optimizer::new(&model);
             (model, optimizer, 0, 0)
         };
-        std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
         let log = Log::open(&dir.join("log.jsonl"), step)?;
-        Ok(Self { plan, dir: dir.into(), rng, sizes, model, optimizer, step, tokens, log })
+        Ok(Self { plan, dir: dir.into(), rng, sizes, model, optimizer, step, tokens, log, _lock: lock })
     }
 
     /// Trains to the end of the recipe, or until the observer asks to stop.
@@ -95,20 +111,21 @@ impl Run {
         while self.step < train.steps {
             let row = self.one_step()?;
             self.log.step(&row)?;
-            let go_on = observer.step(&row);
+            observer.step(&row);
             let last = self.step == train.steps;
-            if last || (train.validate_every > 0 && self.step.is_multiple_of(train.validate_every)) {
+            let due = train.validate_every > 0 && self.step.is_multiple_of(train.validate_every);
+            if due {
                 self.search_clips()?;
-                for row in self.validate()? {
-                    self.log.validation(&row)?;
-                    observer.validation(&row);
-                }
             }
-            if last || !go_on || self.step.is_multiple_of(train.checkpoint_every) {
+            if due || last {
+                self.validate(observer)?;
+            }
+            let stop = observer.stop();
+            if last || stop || self.step.is_multiple_of(train.checkpoint_every) {
                 self.save()?;
                 observer.saved(self.step);
             }
-            if !go_on && !last {
+            if stop && !last {
                 return Ok(Ending::Stopped(self.step));
             }
         }
@@ -127,10 +144,10 @@ impl Run {
             let rows = self.plan.reader.next_batch(train.batch);
             let rng = rng.split_at("micro", index as u64);
             let micro = batch::noised(&self.plan, rows, &size, &rng)?;
-            let scalar = self.loss(&micro, train.accumulate as f64, &mut rng.split("dropout"))?;
+            let Some(scalar) = self.loss(&micro, train.accumulate as f64, &mut rng.split("dropout"))? else { continue };
             loss += f64::from(ops::to_vec(scalar.clone())?[0]);
             if !loss.is_finite() {
-                return Err(Error::Diverged { step: self.step + 1, loss });
+                return Err(Error::Diverged { step: self.step + 1, what: "loss", value: loss });
             }
             let grads = gradients(&mut self.model, scalar.backward());
             sums = Some(match sums {
@@ -141,7 +158,8 @@ impl Run {
         let lr = learning_rate(&train, self.step);
         let update =
             Update { lr, betas: train.betas, weight_decay: train.weight_decay, max_norm: train.clip, ema: train.ema };
-        let grad_norm = self.optimizer.update(&mut self.model, sums.unwrap_or_default(), &update)?;
+        let grads = sums.unwrap_or_else(|| self.optimizer.slots.iter().map(|slot| slot.m.zeros_like()).collect());
+        let grad_norm = self.optimizer.update(&mut self.model, grads, &update)?;
         self.step += 1;
         let tokens = (train.batch * train.accumulate * self.plan.arch.length) as u64;
         self.tokens += tokens;
@@ -149,8 +167,8 @@ impl Run {
         Ok(StepRow { step: self.step, tokens: self.tokens, loss, lr, grad_norm, tokens_per_second, block: size.size })
     }
 
-    /// The loss of one micro-batch as a scalar of the graph.
-    fn loss(&self, micro: &Micro, parts: f64, rng: &mut Rng) -> Result<Tensor<2>> {
+    /// The loss of one micro-batch as a scalar of the graph; none where nothing happens to be masked.
+    fn loss(&self, micro: &Micro, parts: f64, rng: &mut Rng) -> Result<Option<Tensor<2>>> {
         let arch = &self.plan.arch;
         let keep = (1.0 - arch.dropout) as f32;
         let sigma: Vec<f32> = micro.noise.iter().map(|n| n.sigma as f32).collect();
@@ -162,13 +180,16 @@ impl Run {
             let logits = self.model.logits(self.model.single(&micro.xt, &view)?);
             let scores = loss::log_score(logits, &micro.xt, &noise);
             let entropy = loss::score_entropy(scores, &micro.x0, &micro.xt, arch.mask, &noise);
-            return Ok((entropy.sum() / denominator).reshape([1, 1]));
+            return Ok(Some((entropy.sum() / denominator).reshape([1, 1])));
+        }
+        if micro.terms.is_empty() {
+            return Ok(None);
         }
         let stream = match arch.objective {
             Objective::NextToken => self.model.single(&micro.xt, &view)?,
             _ => self.model.paired(&micro.xt, &micro.x0, &view)?,
         };
-        Ok(loss::cross_entropy(&self.model, stream, &micro.terms, denominator)?.0)
+        Ok(Some(loss::cross_entropy(&self.model, stream, &micro.terms, denominator)?.0))
     }
 
     /// Moves the sources' weights along their way from start to end.
@@ -178,21 +199,26 @@ impl Run {
         self.plan.reader.set_weights(&weights)
     }
 
-    fn validate(&self) -> Result<Vec<ValidationRow>> {
+    /// Measures every block size on every source; a request to stop leaves the rest out.
+    fn validate(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let model = self.averaged();
         let train = &self.plan.recipe.train;
-        let mut rows = Vec::new();
         for size in &self.sizes {
             let how = Measure { block: size.size, draws: 1, estimator: Estimator::Subset, batch: train.batch, seed: 1 };
             for (index, text) in self.plan.valid.iter().enumerate() {
                 let count = train.validate_rows.min(text.rows());
-                let found = likelihood::measure(&model, text, 0..count, &how, |_| true)?;
+                let found = likelihood::measure(&model, text, 0..count, &how, |_| !observer.stop())?;
+                if found.rows.len() < count {
+                    return Ok(());
+                }
                 let (nats, stderr, perplexity) = (found.nats(), found.stderr(), found.perplexity());
                 let source = (self.plan.valid.len() > 1).then_some(index);
-                rows.push(ValidationRow { step: self.step, block: size.size, nats, stderr, perplexity, source });
+                let row = ValidationRow { step: self.step, block: size.size, nats, stderr, perplexity, source };
+                self.log.validation(&row)?;
+                observer.validation(&row);
             }
         }
-        Ok(rows)
+        Ok(())
     }
 
     fn search_clips(&mut self) -> Result<()> {
@@ -215,9 +241,10 @@ impl Run {
 
     /// The network with averaged weights, as it is written and measured.
     fn averaged(&self) -> Dit {
-        let mut model = match self.plan.recipe.train.ema > 0.0 {
-            true => self.optimizer.averaged(&self.model),
-            false => self.model.clone().without_autodiff(),
+        let mut model = if self.plan.recipe.train.ema > 0.0 {
+            self.optimizer.averaged(&self.model)
+        } else {
+            self.model.clone().without_autodiff()
         };
         let clip = |s: &SizePlan| SizeClip { size: s.size, beta: s.clip.beta(), omega: s.clip.omega() };
         model.arch.sizes = self.sizes.iter().map(clip).collect();
@@ -228,6 +255,11 @@ impl Run {
         let clips = self.sizes.iter().map(|s| (s.size, s.clip.beta(), s.clip.omega())).collect();
         let (cursor, recipe) = (self.plan.reader.cursor().clone(), self.plan.recipe.to_toml());
         let progress = Progress { step: self.step, tokens: self.tokens, cursor, clips, recipe };
+        for (_, data) in self.model.parameters()? {
+            if let Some(bad) = data.iter().find(|x| !x.is_finite()) {
+                return Err(Error::Diverged { step: self.step, what: "value of a parameter", value: f64::from(*bad) });
+            }
+        }
         let model = self.dir.join("model");
         dit::save(&model, &self.averaged(), Float::F32)?;
         self.plan.tokenizer.save(&model)?;
@@ -235,21 +267,42 @@ impl Run {
     }
 }
 
+/// The weights of another model in this recipe's network.
 fn initial(plan: &Plan, path: &Path, device: &Device) -> Result<Dit> {
     let checkpoint = dit::Checkpoint::open(path)?;
-    let (theirs, ours) = (checkpoint.arch.tensors(), plan.arch.tensors());
-    if let Some((name, shape)) = ours.iter().find(|t| !theirs.contains(t)) {
-        let expected = format!("{shape:?}, as in the recipe");
-        let found = theirs.iter().find(|(n, _)| n == name).map_or("no such tensor".into(), |(_, s)| format!("{s:?}"));
-        return Err(Error::key(checkpoint.path(), name, expected, found));
+    let theirs = &checkpoint.arch;
+    for (key, ours, found) in [
+        ("objective", format!("{:?}", plan.arch.objective), format!("{:?}", theirs.objective)),
+        ("n_heads", plan.arch.heads.to_string(), theirs.heads.to_string()),
+        ("n_blocks", plan.arch.layers.to_string(), theirs.layers.to_string()),
+        ("mask id", plan.arch.mask.to_string(), theirs.mask.to_string()),
+    ] {
+        if ours != found {
+            return Err(Error::key(path.join("config.json"), key, format!("{ours}, as in the recipe"), found));
+        }
     }
-    let mut model = checkpoint.model(device)?;
-    model.arch = plan.arch.clone();
-    Ok(model)
+    let tokenizer = Tokenizer::load(path)?;
+    if tokenizer.hash() != plan.tokenizer.hash() {
+        let expected = "the tokenizer that the data was made with";
+        return Err(Error::file(path.join("tokenizer.json"), expected, "another one"));
+    }
+    Dit::from_parameters(&plan.arch, device, |name, shape| checkpoint.tensor(name, shape))
 }
 
-/// Linear warm-up from 0, then constant, then linear to 0 over the last share of the run.
-fn learning_rate(train: &crate::recipe::Train, step: u64) -> f64 {
+/// Takes the lock of a run's folder, which is made if need be.
+fn lock(dir: &Path) -> Result<File> {
+    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+    let path = dir.join("lock");
+    let file = File::create(&path).map_err(|e| Error::io(&path, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::file(dir, "a folder that no run is at work in", "a run at work")),
+        Err(TryLockError::Error(e)) => Err(Error::io(&path, e)),
+    }
+}
+
+/// The learning rate after `step` finished steps: linear warm-up from 0, constant, linear to 0 over the last share of the run.
+pub fn learning_rate(train: &recipe::Train, step: u64) -> f64 {
     let warm = if train.warmup > 0 { (step as f64 / train.warmup as f64).min(1.0) } else { 1.0 };
     let tail = train.decay * train.steps as f64;
     let left = (train.steps - step) as f64;

@@ -61,7 +61,7 @@ impl Optimizer {
         let form = model.form;
         let norm = grads.iter().map(|g| ops::square_sum(form, g)).sum::<Result<f64>>()?.sqrt();
         if !norm.is_finite() {
-            return Err(Error::Diverged { step: self.updates + 1, loss: norm });
+            return Err(Error::Diverged { step: self.updates + 1, what: "gradient norm", value: norm });
         }
         self.updates += 1;
         let clip = if update.max_norm > 0.0 { (update.max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };

@@ -10,8 +10,8 @@ use crate::block::Layout;
 use crate::data::build::{build, train_tokenizer};
 use crate::data::{self, Folder, Packing, Reader, Shares, Split, Tail, Wrap, toy};
 use crate::error::{Error, Result};
-use crate::noise::{Clip, Schedule};
-use crate::recipe::{self, Recipe};
+use crate::noise::{Clip, Grid, Schedule, candidates};
+use crate::recipe::Recipe;
 use crate::rng::Rng;
 use crate::tokenizer::Tokenizer;
 
@@ -49,13 +49,19 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Checks a recipe and opens its data. Toy stories are written to `dir/data` unless they are there.
+    /// Checks a recipe and opens its data. Toy stories are written into `dir` unless they are there.
     pub fn open(name: &Path, recipe: Recipe, dir: &Path) -> Result<Self> {
         let at = |key: &str, expected: &str, found: String| Error::key(name, key, expected, found);
         check_numbers(&recipe, &at)?;
-        let schedule = Schedule::from_str(&recipe.blocks.schedule)?;
+        let schedule = Schedule::from_str(&recipe.blocks.schedule).map_err(|_| {
+            at("blocks.schedule", &Schedule::ALL.map(Schedule::name).join(", "), recipe.blocks.schedule.clone())
+        })?;
         let sizes = sizes(&recipe, &at)?;
-        check_official(&recipe, &at)?;
+        check_options(&recipe, &at)?;
+        let wrap = Wrap::named(&recipe.data.wrap)
+            .map_err(|_| at("data.wrap", "stream, official or official-special", recipe.data.wrap.clone()))?;
+        // The shape is checked before any data is made; a vocabulary of bytes stands in for the one to come.
+        arch(&recipe, &sizes, &Tokenizer::bytes(), name)?;
         let folders = folders(&recipe, name, dir)?;
         let tokenizer = folders[0].tokenizer().clone();
         for (folder, source) in folders.iter().zip(&recipe.data.sources).skip(1) {
@@ -66,9 +72,8 @@ impl Plan {
         }
         let arch = arch(&recipe, &sizes, &tokenizer, name)?;
         let length = recipe.model.length;
-        let packing = |folder: &Folder, split| {
-            Packing::new(Arc::new(folder.shard(split)?), Wrap::Stream, length, tokenizer.special())
-        };
+        let packing =
+            |folder: &Folder, split| Packing::new(Arc::new(folder.shard(split)?), wrap, length, tokenizer.special());
         let weights = weights(&recipe);
         let mut sources = Vec::new();
         let mut valid = Vec::new();
@@ -125,13 +130,43 @@ fn check_numbers(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> 
     Ok(())
 }
 
-/// The official code has one noise for each objective; what it cannot do, `official = true` cannot mean.
-fn check_official(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<()> {
+/// What the objective, the schedule or `official` cannot have.
+fn check_options(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<()> {
     if recipe.official && recipe.blocks.sizes.len() != 1 {
         return Err(at("official", "one block size, as in the official code", recipe.blocks.sizes.len().to_string()));
     }
-    if recipe.model.objective == recipe::Objective::Score && recipe.blocks.schedule != "loglinear" {
+    if recipe.model.objective == Objective::Score && recipe.blocks.schedule != "loglinear" {
         return Err(at("blocks.schedule", "loglinear, for score entropy", recipe.blocks.schedule.clone()));
+    }
+    let blocks = &recipe.blocks;
+    if recipe.model.objective != Objective::Masked {
+        let noised = blocks.resample || !blocks.search.is_empty() || blocks.sizes.iter().any(|s| s.clip.is_some());
+        if noised || recipe.corrupt.rows > 0.0 {
+            let expected = "no clip, resample, search or corrupt for this objective";
+            return Err(at("model.objective", expected, "one of them".into()));
+        }
+    }
+    for size in &blocks.sizes {
+        candidates(size.size, &blocks.search, Grid::Exact)
+            .map_err(|e| at("blocks.search", "widths in (0.001, 1]", e.to_string()))?;
+    }
+    if !blocks.search.is_empty() && recipe.train.validate_rows < 2 {
+        return Err(at(
+            "train.validate_rows",
+            "at least 2, for the clip search",
+            recipe.train.validate_rows.to_string(),
+        ));
+    }
+    for source in &recipe.data.sources {
+        for weight in [source.weight, source.weight_end.unwrap_or(source.weight)] {
+            if !(weight >= 0.0 && weight.is_finite()) {
+                return Err(at("data.sources", "weights that are not negative", weight.to_string()));
+            }
+        }
+    }
+    let ends = recipe.data.sources.iter().map(|s| s.weight_end.unwrap_or(s.weight)).sum::<f64>();
+    if !recipe.data.sources.is_empty() && ends <= 0.0 {
+        return Err(at("data.sources", "a source whose weight is positive at the end", "none".into()));
     }
     Ok(())
 }
@@ -139,9 +174,9 @@ fn check_official(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) ->
 fn sizes(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<Vec<SizePlan>> {
     let length = recipe.model.length;
     let wanted = match recipe.model.objective {
-        recipe::Objective::Masked => None,
-        recipe::Objective::Score => Some(length),
-        recipe::Objective::NextToken => Some(1),
+        Objective::Masked => None,
+        Objective::Score => Some(length),
+        Objective::NextToken => Some(1),
     };
     let mut sizes: Vec<SizePlan> = Vec::new();
     for entry in &recipe.blocks.sizes {
@@ -178,11 +213,7 @@ fn sizes(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<V
 
 fn arch(recipe: &Recipe, sizes: &[SizePlan], tokenizer: &Tokenizer, name: &Path) -> Result<Arch> {
     let special = tokenizer.special();
-    let objective = match recipe.model.objective {
-        recipe::Objective::Masked => Objective::Masked,
-        recipe::Objective::Score => Objective::Score,
-        recipe::Objective::NextToken => Objective::NextToken,
-    };
+    let objective = recipe.model.objective;
     let block = recipe.blocks.default.unwrap_or(sizes[0].size);
     if !sizes.iter().any(|s| s.size == block) {
         return Err(Error::key(name, "blocks.default", "one of blocks.sizes", block.to_string()));
@@ -226,7 +257,11 @@ fn folders(recipe: &Recipe, name: &Path, dir: &Path) -> Result<Vec<Folder>> {
         (Some(_), [], None) => refuse("`toy` without a `tokenizer`"),
         (None, sources, None) => sources.iter().map(|s| Folder::open(&s.path)).collect(),
         (Some(stories), [], Some(tokenizer)) => {
-            Ok(vec![toy_folder(recipe.seed, stories, tokenizer, &dir.join("data"))?])
+            {
+                // Named by its settings, so that a changed recipe never finds another one's stories.
+                let name = format!("toy-{stories}-{}-seed-{}", tokenizer.replace(':', "-"), recipe.seed);
+                Ok(vec![toy_folder(recipe.seed, stories, tokenizer, &dir.join(name))?])
+            }
         }
     }
 }

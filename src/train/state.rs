@@ -12,6 +12,7 @@ use crate::data::Cursor;
 use crate::error::{Error, Result};
 use crate::format::safetensors::{self as st, Float, Named, Tensors};
 use crate::model::{Dit, ops};
+use crate::recipe::Recipe;
 
 use super::optim::{Optimizer, Slot};
 
@@ -78,4 +79,30 @@ pub fn load(dir: &Path, arch: &Arch, device: &Device) -> Result<(Dit, Optimizer,
         slots.push(Slot { name, m, v, ema });
     }
     Ok((model, Optimizer { slots, updates: progress.step }, progress))
+}
+
+/// Refuses to go on with a run under a recipe that means another run: whatever is not under `train` must be as it was.
+pub fn check_recipe(dir: &Path, then: &str, now: &Recipe) -> Result<()> {
+    let path = path(dir);
+    let damaged = |e: toml::de::Error| Error::key(&path, KEY, "the run's recipe", e.message().to_string());
+    let parse = |text: &str| text.parse::<toml::Table>().map_err(damaged);
+    let (then, now) = (parse(then)?, parse(&now.to_toml())?);
+    for (key, value) in &now {
+        let before = then.get(key);
+        if key != "train" && before != Some(value) {
+            let (key, expected, found) = difference(key, before, value);
+            return Err(Error::key(dir, key, format!("{expected}, as when the run was started"), found));
+        }
+    }
+    Ok(())
+}
+
+/// The first key at which two values differ, and both.
+fn difference(key: &str, then: Option<&toml::Value>, now: &toml::Value) -> (String, String, String) {
+    if let (Some(toml::Value::Table(then)), toml::Value::Table(now)) = (then, now)
+        && let Some((inner, value)) = now.iter().find(|(k, v)| then.get(*k) != Some(v))
+    {
+        return difference(&format!("{key}.{inner}"), then.get(inner), value);
+    }
+    (key.into(), then.map_or("nothing".into(), toml::Value::to_string), now.to_string())
 }

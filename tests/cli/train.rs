@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 
 use super::{json, out, refused, run};
 use serde_json::Value;
@@ -89,7 +90,80 @@ fn a_bad_recipe_is_refused_and_nothing_is_written() {
     set("model.length=30", &["blocks.sizes", "30"]);
     set("train.batch=0", &["train.batch", "at least 1"]);
     set("train.steps", &["train.steps", "KEY=VALUE"]);
+    set("model.heads=3", &["number of heads", "3"]);
+    set("blocks.default=8", &["blocks.default", "8"]);
+    set("blocks.search=[0.0]", &["blocks.search", "0"]);
+    set("blocks.schedule=linear", &["blocks.schedule", "loglinear", "linear"]);
+    set("model.objective=score", &["blocks.sizes", "32"]);
+    set("data.tokenizer=words", &["data.tokenizer", "words"]);
+    refused(&["train", &recipe, "--out", &dir, "--init", "no-such-model"], &["no-such-model"]);
+    assert!(!Path::new(&dir).exists());
     refused(&["train", "no-such.toml", "--out", &dir], &["no-such.toml"]);
+}
+
+#[test]
+fn weights_of_another_model_start_a_run_only_where_they_fit() {
+    let (_dir, recipe, first) = place();
+    out(&["train", &recipe, "--out", &first]);
+    let (init, second) = (format!("{first}/model"), format!("{first}-second"));
+    let with = |settings: &[&str]| {
+        let mut arguments = vec!["train", &recipe, "--out", &second, "--init", &init];
+        settings.iter().for_each(|s| arguments.extend(["--set", s]));
+        arguments.iter().map(|s| s.to_string()).collect::<Vec<_>>()
+    };
+    let refused_with = |settings: &[&str], parts: &[&str]| {
+        let arguments = with(settings);
+        refused(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), parts);
+        assert!(!Path::new(&second).exists());
+    };
+    refused_with(&["model.hidden=32"], &["model.safetensors", "vocab_embed", "[260, 32]", "[260, 16]"]);
+    refused_with(&["model.heads=4"], &["config.json", "n_heads", "4", "2"]);
+    refused_with(&["model.objective=next-token", "blocks.sizes=[{size=1}]"], &["config.json", "objective"]);
+    refused_with(&["data.tokenizer=train:300"], &["config.json", "mask id"]);
+    // Another length has the same weights, and other positions.
+    let arguments = with(&["model.length=64", "blocks.sizes=[{size=64}]"]);
+    out(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(losses(&second)[0] < losses(&first)[0]);
+}
+
+#[test]
+fn a_run_goes_on_only_under_its_own_recipe() {
+    let (_dir, recipe, dir) = place();
+    out(&["train", &recipe, "--out", &dir, "--set", "train.steps=2"]);
+    let on = |setting: &str, parts: &[&str]| {
+        refused(&["train", &recipe, "--out", &dir, "--resume", "--set", setting], parts);
+    };
+    on("seed=5", &["`seed`", "0, as when the run was started", "5"]);
+    on("model.dropout=0.2", &["`model.dropout`", "0.1", "0.2"]);
+    on("data.toy=61", &["`data.toy`", "60", "61"]);
+    out(&["train", &recipe, "--out", &dir, "--resume", "--set", "train.lr=1e-3"]);
+    assert_eq!(losses(&dir).len(), 6);
+}
+
+#[test]
+fn two_runs_do_not_share_a_folder() {
+    let (_dir, recipe, dir) = place();
+    let mut child = super::bd3(&["train", &recipe, "--out", &dir, "--set", "train.steps=100000"]);
+    let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while !Path::new(&dir).join("log.jsonl").exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let second = std::panic::catch_unwind(|| {
+        refused(&["train", &recipe, "--out", &dir, "--resume"], &["run", "a run at work"]);
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
+    second.unwrap();
+}
+
+/// One row and one block: now and then nothing is masked.
+#[test]
+fn a_batch_in_which_nothing_is_masked_is_no_failure() {
+    let (_dir, recipe, dir) = place();
+    let sizes = "blocks.sizes=[{size=32, clip=[0.001, 0.05]}]";
+    out(&["train", &recipe, "--out", &dir, "--set", "train.batch=1", "--set", sizes, "--set", "train.steps=40"]);
+    let losses = losses(&dir);
+    assert!(losses.contains(&0.0) && losses.iter().any(|loss| *loss > 0.0), "{losses:?}");
 }
 
 #[test]
@@ -105,7 +179,7 @@ fn a_loss_that_is_no_number_ends_a_run_with_exit_1() {
 fn eval_gives_a_row_for_each_block_whatever_the_batch() {
     let (_dir, recipe, dir) = place();
     out(&["train", &recipe, "--out", &dir]);
-    let (model, data) = (format!("{dir}/model"), format!("{dir}/data"));
+    let (model, data) = (format!("{dir}/model"), format!("{dir}/toy-60-bytes-seed-0"));
     let common = ["eval", &model, &data, "--split", "valid", "--block", "1,4,32"];
     let object = json(&[&common[..], &["--json", "--draws", "2"]].concat());
     assert_eq!((&object["model"], &object["data"]), (&model.as_str().into(), &data.as_str().into()));
@@ -124,6 +198,8 @@ fn eval_gives_a_row_for_each_block_whatever_the_batch() {
     }
     let table = String::from_utf8(out(&common)).unwrap();
     assert_eq!(table.lines().count(), 4, "{table}");
+    let official = json(&[&common[..], &["--json", "--draws", "2", "--estimator", "official"]].concat());
+    assert_eq!(official["rows"][0], rows[0], "block size 1 is exact whatever the estimator");
     refused(&["eval", &model, &data, "--block", "5"], &["block size", "32", "5"]);
     refused(&["eval", &model, "no-such.txt"], &["no-such.txt"]);
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use bd3::loss::{self, Terms};
 use bd3::model::dit::View;
 use bd3::model::ops;
+use bd3::train::learning_rate;
 use bd3::train::optim::{Optimizer, Update, gradients};
 use burn::tensor::Device;
 
@@ -55,7 +56,10 @@ pub fn train(dir: &Path, path: &Path) -> Check {
 /// Linear warm-up from 0, then constant.
 fn schedule(golden: &Golden, lr: f64, warmup: f64) -> Check {
     let rates = golden.get("lr")?;
-    let ours: Vec<f64> = (0..rates.data.len()).map(|step| lr * (step as f64 / warmup).min(1.0)).collect();
+    let (steps, warmup) = (rates.data.len() as u64, warmup as u64);
+    let text = format!("steps = {steps}\nbatch = 2\nlr = {lr:e}\nwarmup = {warmup}");
+    let train: bd3::recipe::Train = toml::from_str(&text).map_err(|e| e.to_string())?;
+    let ours: Vec<f64> = (0..steps).map(|step| learning_rate(&train, step)).collect();
     close("lr", &ours, &rates.data, (1e-9, 1e-6))
 }
 
