@@ -1,6 +1,7 @@
 //! `bd3`: train, measure, sample and watch block diffusion language models.
 //!
 //! The modules below stand in the order in which they may see each other: a module uses those above it, never those below.
+//! Blank lines keep `rustfmt` from sorting them by name.
 #![warn(missing_docs)]
 
 pub mod error;
@@ -10,10 +11,9 @@ pub mod event;
 pub mod recipe;
 
 pub mod format;
-
-pub mod arch;
 pub mod tokenizer;
 
+pub mod arch;
 pub mod data;
 
 pub mod block;
@@ -25,14 +25,12 @@ pub mod model;
 
 #[cfg(feature = "train")]
 pub mod checkpoint;
-
-#[cfg(feature = "train")]
-pub mod likelihood;
 #[cfg(feature = "train")]
 pub mod loss;
 
+#[cfg(feature = "train")]
+pub mod likelihood;
 pub mod sample;
-
 #[cfg(feature = "train")]
 pub mod train;
 

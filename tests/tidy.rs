@@ -6,27 +6,6 @@ use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
-/// A module may use those to its left, never those to its right.
-const ORDER: &[&str] = &[
-    "error",
-    "rng",
-    "event",
-    "recipe",
-    "format",
-    "tokenizer",
-    "arch",
-    "data",
-    "block",
-    "noise",
-    "pass",
-    "model",
-    "engine",
-    "checkpoint",
-    "loss",
-    "likelihood",
-    "sample",
-    "train",
-];
 /// Above this a file has to say why, with the words `Over budget:`.
 const BUDGET: usize = 400;
 /// No reason is good enough above this.
@@ -113,10 +92,17 @@ fn imports_are_found_in_every_spelling() {
     assert_eq!(imports(code).into_iter().collect::<Vec<_>>(), ["arch", "data", "error", "rng"]);
 }
 
+/// The modules as `src/lib.rs` lists them: one may use those before it, never those after it.
+fn order() -> Vec<String> {
+    let module = Regex::new(r"(?m)^pub mod (\w+);").unwrap();
+    module.captures_iter(&read("src/lib.rs")).map(|name| name[1].to_string()).collect()
+}
+
 #[test]
 fn modules_use_only_what_stands_before_them() {
+    let order = order();
     let rank = |module: &str, path: &str| {
-        ORDER.iter().position(|name| *name == module).unwrap_or_else(|| panic!("{path}: `{module}` is not in ORDER"))
+        order.iter().position(|name| name == module).unwrap_or_else(|| panic!("{path}: src/lib.rs has no `{module}`"))
     };
     for path in files("src", "rs") {
         let module = path["src/".len()..].split(['/', '.']).next().unwrap_or_default();
@@ -132,7 +118,7 @@ fn modules_use_only_what_stands_before_them() {
 
 #[test]
 fn files_keep_their_budget() {
-    for path in ["src", "app", "tests"].iter().flat_map(|dir| files(dir, "rs")) {
+    for path in ["src", "app", "tests", "benches"].iter().flat_map(|dir| files(dir, "rs")) {
         let text = read(&path);
         let lines = text.lines().count();
         let excused = lines <= LIMIT && text.contains("Over budget:");

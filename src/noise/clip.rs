@@ -97,18 +97,18 @@ pub fn candidates(block: usize, widths: &[f64], grid: Grid) -> Result<Vec<Clip>>
         for i in 0..=last {
             let start = i as f64 * STEP;
             let (beta, omega) = match grid {
-                Grid::Exact => (start.max(FLOOR), hundredths(start + width)),
+                Grid::Exact => (start.max(FLOOR), millionths(start + width)),
                 Grid::Official => (f64::from((start as f32).max(FLOOR as f32)), f64::from(start as f32 + width as f32)),
             };
-            let beta = if grid == Grid::Exact && i > 0 { hundredths(beta) } else { beta };
+            let beta = if grid == Grid::Exact && i > 0 { millionths(beta) } else { beta };
             clips.push(Clip::new(beta, omega.min(1.0))?);
         }
     }
     Ok(clips)
 }
 
-/// The nearest multiple of 1e-6: removes the last bit of a sum of decimal fractions.
-fn hundredths(x: f64) -> f64 {
+/// Rounds to millionths: removes the last bit of a sum of decimal fractions.
+fn millionths(x: f64) -> f64 {
     (x * 1e6).round() / 1e6
 }
 
