@@ -31,6 +31,38 @@ pub enum Command {
     Completions(CompletionsArgs),
 }
 
+/// An error's text, with the library's names of values as the flags that set them.
+pub fn named_as_flags(error: &anyhow::Error) -> String {
+    let flag = |name: &str| {
+        Some(match name {
+            "block" | "block size" => "--block",
+            "new tokens" => "-n",
+            "least entropy" => "--stop-entropy",
+            "detokenizer" => "--detokenize",
+            "vocabulary size" => "--tokenizer",
+            "temperature" => "--temperature",
+            "top-p" => "--top-p",
+            "threshold" => "--threshold",
+            "steps" => "--steps",
+            "rule" => "--rule",
+            "window" => "--window",
+            "draws" => "--draws",
+            "batch" => "--batch",
+            "split" => "--split",
+            "wrap" => "--wrap",
+            "separator" => "--separator",
+            _ => return None,
+        })
+    };
+    match error.downcast_ref::<bd3::Error>() {
+        Some(bd3::Error::Value { name, expected, found }) => {
+            let name = flag(name).unwrap_or(name);
+            format!("{name}: expected {expected}, found {found}")
+        }
+        _ => error.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,7 @@ use bd3::{Error, Result};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::view;
+use crate::{interrupt, view};
 
 /// Turn text into a data folder: token shards, the tokenizer, a summary
 #[derive(clap::Args, Debug)]
@@ -36,13 +36,13 @@ pub struct DataArgs {
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Undo the token spacing of a zero-shot set: wikitext, ptb, lm1b, lambada, scientific-papers
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "toy")]
     detokenize: Option<String>,
     /// The key of a .jsonl line that holds the text
-    #[arg(long, default_value = "text")]
+    #[arg(long, value_name = "KEY", default_value = "text", conflicts_with = "toy")]
     field: String,
     /// Cut .txt files into documents at this text (\n is a newline); without it a file is one document
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "toy")]
     separator: Option<String>,
 }
 
@@ -61,12 +61,18 @@ impl Input {
         let separator = args.separator.as_ref().map(|text| text.replace("\\n", "\n"));
         let texts = Texts::new(&args.texts, &args.field, separator.as_deref())?;
         for path in texts.ignored() {
-            eprintln!("note: {} is no .txt or .jsonl file and is left out", path.display());
+            note!("note: {} is no .txt or .jsonl file and is left out", path.display());
         }
         Ok(Input::Texts(texts, detokenizer))
     }
 
-    fn documents(&self) -> Box<dyn Iterator<Item = Result<String>> + '_> {
+    /// The documents, until Ctrl-C: then an error, which takes the half-written folder away.
+    fn documents(&self) -> impl Iterator<Item = Result<String>> + '_ {
+        let stopped = || Err(Error::Run("interrupted: nothing was written".into()));
+        self.all_documents().map(move |document| if interrupt::asked() { stopped() } else { document })
+    }
+
+    fn all_documents(&self) -> Box<dyn Iterator<Item = Result<String>> + '_> {
         match self {
             Input::Texts(texts, None) => Box::new(texts.documents()),
             Input::Texts(texts, Some(detokenizer)) => {
@@ -90,6 +96,7 @@ impl Input {
 pub fn run(args: &DataArgs, built_in: Option<&Tokenizer>) -> anyhow::Result<()> {
     let start = Instant::now();
     check_out(&args.out)?;
+    interrupt::watch()?;
     let shares = (Shares::parse(&args.split)?, args.seed);
     let input = Input::open(args)?;
     let bar = ProgressBar::new_spinner();
@@ -128,7 +135,7 @@ fn tokenizer(
 /// The summary for people.
 fn report(args: &DataArgs, summary: &Summary, start: Instant) {
     for (name, counts) in &summary.splits {
-        eprintln!(
+        note!(
             "{name:>5}: {} documents, {} tokens, {}",
             HumanCount(counts.documents),
             HumanCount(counts.tokens),
@@ -136,11 +143,11 @@ fn report(args: &DataArgs, summary: &Summary, start: Instant) {
         );
     }
     if summary.empty > 0 {
-        eprintln!("note: {} documents without text are left out", HumanCount(summary.empty));
+        note!("note: {} documents without text are left out", HumanCount(summary.empty));
     }
     let per_token = summary.bytes as f64 / summary.tokens as f64;
     let seconds = start.elapsed().as_secs_f64();
-    eprintln!("{}: {per_token:.2} bytes a token, {seconds:.1} s", args.out.display());
+    note!("{}: {per_token:.2} bytes a token, {seconds:.1} s", args.out.display());
 }
 
 /// The summary for programs: one object.

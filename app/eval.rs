@@ -83,9 +83,9 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let arch = &model.checkpoint.arch;
     let blocks = if args.block.is_empty() { vec![arch.block] } else { args.block.clone() };
     for &block in &blocks {
-        model.note_untrained(block);
         bd3::block::Layout::new(arch.length, block)?;
         arch.check_block(block)?;
+        model.note_untrained(block);
     }
     let shard = Arc::new(shard(args, &model)?);
     let text = Packing::new(shard, wrap, arch.length, model.tokenizer.special())?;
@@ -124,7 +124,7 @@ fn shard(args: &EvalArgs, model: &Model) -> Result<Shard> {
     }
     let texts = Texts::new(&args.data, "text", None)?;
     for path in texts.ignored() {
-        eprintln!("note: {} is no .txt or .jsonl file and is left out", path.display());
+        note!("note: {} is no .txt or .jsonl file and is left out", path.display());
     }
     let mut documents = Vec::new();
     for document in texts.documents() {
@@ -177,13 +177,14 @@ fn object(row: &Row) -> Value {
 
 fn line(row: &Row) -> String {
     let found = &row.found;
+    // One row has no spread.
+    let stderr = if found.stderr().is_nan() { "-".into() } else { format!("{:.4}", found.stderr()) };
     let bits = row.bits_per_byte.map_or("-".into(), |bits| format!("{bits:.4}"));
     format!(
-        "{:>5}  {:5} {:>9.4} {:>9.4} {:>11.3} {bits:>10} {:>10} {:>6}\n",
+        "{:>5}  {:5} {:>9.4} {stderr:>9} {:>11.3} {bits:>10} {:>10} {:>6}\n",
         row.block,
         kind(found),
         found.nats(),
-        found.stderr(),
         found.perplexity(),
         found.tokens(),
         found.draws,

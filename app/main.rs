@@ -1,6 +1,14 @@
 //! The binary `bd3`: parses the command line, runs one command, and prints an error in one place. Results go to stdout,
 //! everything else to stderr. Exit codes: 0 done, 1 failed while running, 2 refused.
 
+/// A line on stderr. A reader of notes that is gone is no reason to fail (`eprintln!` would panic).
+macro_rules! note {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod args;
 mod bench;
 mod completions;
@@ -24,7 +32,7 @@ use sample::SampleArgs;
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
         Err(error) if !reader_is_gone(&error) => {
-            eprintln!("error: {error}");
+            note!("error: {}", args::named_as_flags(&error));
             let refused = error.downcast_ref::<bd3::Error>().is_some_and(bd3::Error::is_refusal);
             ExitCode::from(if refused { 2 } else { 1 })
         }

@@ -27,7 +27,7 @@ impl Model {
     pub fn note_untrained(&self, block: usize) {
         let sizes = self.checkpoint.arch.block_sizes();
         if !sizes.contains(&block) {
-            eprintln!("note: {} was trained at block sizes {sizes:?}, not at {block}", self.name);
+            note!("note: {} was trained at block sizes {sizes:?}, not at {block}", self.name);
         }
     }
 }

@@ -24,7 +24,7 @@ pub struct SampleArgs {
     model: Option<PathBuf>,
 
     /// The text to continue; with a prompt, end of text ends a sample
-    #[arg(short, long, value_name = "TEXT", help_heading = "Text")]
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Text")]
     prompt: Option<String>,
     /// The same, from a file; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "prompt", help_heading = "Text")]
@@ -51,9 +51,10 @@ pub struct SampleArgs {
     /// Rules ancestral and confidence: steps per block
     #[arg(long, value_name = "N", help_heading = "Blocks")]
     steps: Option<usize>,
-    /// What is seen of a text longer than the training length: all of it, without the oldest blocks, or half a window afresh
-    #[arg(long, value_enum, default_value_t = WindowName::Slide, help_heading = "Blocks")]
-    window: WindowName,
+    /// What is seen of a text longer than the training length: all of it, without the oldest blocks, or half a window afresh;
+    /// default: slide, or recompute where a block is more than half of that length
+    #[arg(long, value_enum, help_heading = "Blocks")]
+    window: Option<WindowName>,
 
     /// Divides the logits; 0 takes the most probable token
     #[arg(allow_negative_numbers = true, long, value_name = "X", default_value_t = 1.0, help_heading = "Tokens")]
@@ -115,7 +116,7 @@ impl SampleArgs {
             let found = format!("a wrong byte at offset {}", e.utf8_error().valid_up_to());
             Error::file(path, "a prompt in UTF-8", found)
         })?;
-        Ok(Some(text))
+        Ok(Some(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_string)))
     }
 
     fn filter(&self) -> Filter {
@@ -132,7 +133,10 @@ impl SampleArgs {
         let arch = &model.checkpoint.arch;
         let block = self.block.unwrap_or(arch.block);
         arch.check_block(block)?;
-        model.note_untrained(block);
+        if block == 0 || block > arch.length {
+            let expected = format!("1 to {} (the training length)", arch.length);
+            return Err(Error::value("block", expected, block.to_string()));
+        }
         Ok(SampleOptions {
             block,
             max_new: self.n,
@@ -140,9 +144,12 @@ impl SampleArgs {
             filter: self.filter(),
             train_length: arch.length,
             window: match self.window {
-                WindowName::Grow => Window::Grow,
-                WindowName::Slide => Window::Slide,
-                WindowName::Recompute => Window::Recompute,
+                Some(WindowName::Grow) => Window::Grow,
+                Some(WindowName::Slide) => Window::Slide,
+                Some(WindowName::Recompute) => Window::Recompute,
+                // A window that slides keeps at least the block before the open one.
+                None if 2 * block <= arch.length => Window::Slide,
+                None => Window::Recompute,
             },
             stop: Stop { eos, low_entropy: self.stop_entropy },
         })
@@ -160,6 +167,7 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
     };
     let mut ids = vec![bos];
     ids.extend(model.tokenizer.encode(prompt.as_deref().unwrap_or_default())?);
+    model.note_untrained(options.block);
     interrupt::watch()?;
     let job = Job { args, model: &model, options, prompt, ids };
     job.write(&model.checkpoint.decoder()?)
@@ -215,7 +223,7 @@ impl Job<'_> {
                 "tokens_per_second": rate,
                 "reason": reason,
             }))?,
-            View::Canvas => eprintln!("{} tokens, {passes} passes, {rate:.0} tokens/s", ids.len()),
+            View::Canvas => note!("{} tokens, {passes} passes, {rate:.0} tokens/s", ids.len()),
             View::Text => {}
         }
         Ok(reason)

@@ -71,7 +71,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let opened = Plan::open(&args.recipe, recipe, &args.out).and_then(|plan| {
         let (parameters, vocab, length) = (plan.arch.parameters(), plan.arch.vocab, plan.arch.length);
         let run = Run::open(plan, &args.out, &device, args.init.as_deref())?;
-        eprintln!("{parameters} parameters, {vocab} tokens in the vocabulary, rows of {length}");
+        note!("{parameters} parameters, {vocab} tokens in the vocabulary, rows of {length}");
         Ok(run)
     });
     let mut run = opened.inspect_err(|_| {
@@ -86,7 +86,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let ending = run.train(&mut progress).map_err(|e| if e.is_refusal() { Error::Run(e.to_string()) } else { e })?;
     progress.bar.finish_and_clear();
     if let Ending::Stopped(step) = ending {
-        eprintln!("stopped after step {step} of {steps}; to go on: {}", command_to_resume(args));
+        note!("stopped after step {step} of {steps}; to go on: {}", command_to_resume(args));
         return Ok(());
     }
     Ok(view::print(&format!("{}\n", args.out.join("model").display()))?)
@@ -141,7 +141,7 @@ impl Progress {
     }
 
     fn note(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| note!("{text}"));
     }
 }
 
@@ -157,7 +157,7 @@ impl Observer for Progress {
         }
         let line = self.line(row);
         if self.bar.is_hidden() && (self.written.elapsed() >= QUIET || row.step == self.steps) {
-            eprintln!("{line}");
+            note!("{line}");
             self.written = Instant::now();
         }
         self.bar.set_position(row.step);

@@ -102,8 +102,10 @@ pub fn measure(
     arch.check_block(how.block)?;
     let exact = arch.objective == Objective::NextToken || (arch.objective == Objective::Masked && how.block == 1);
     let draws = if exact { 1 } else { how.draws };
-    if draws == 0 || how.batch == 0 {
-        return Err(Error::value("draws and batch", "at least 1", "0"));
+    for (name, value) in [("draws", draws), ("batch", how.batch)] {
+        if value == 0 {
+            return Err(Error::value(name, "at least 1", "0"));
+        }
     }
     let mut result = Likelihood { rows: Vec::new(), exact, draws };
     let mut start = rows.start;

@@ -244,6 +244,18 @@ impl Recipe {
             text.parse().map_err(|e: toml::de::Error| Error::file(path, "a recipe in TOML", sentence(e.message())))?;
         for setting in settings {
             set(&mut table, setting)?;
+            // Each by itself, so that the one at fault is named; what is missing yet, a later one may bring.
+            let tried: Result<Self, toml::de::Error> = table.clone().try_into();
+            if let Err(e) = tried
+                && !e.message().starts_with("missing field")
+                && written.is_ok()
+            {
+                return Err(Error::value(
+                    format!("--set {setting}"),
+                    "a key and a value of the recipe",
+                    sentence(e.message()),
+                ));
+            }
         }
         table.try_into().map_err(|e: toml::de::Error| Error::file(path, "a recipe in TOML", sentence(&e.to_string())))
     }
@@ -265,6 +277,7 @@ fn set(table: &mut toml::Table, setting: &str) -> Result<()> {
     let value: toml::Value = format!("v = {value}")
         .parse::<toml::Table>()
         .ok()
+        .filter(|t| t.len() == 1)
         .and_then(|mut t| t.remove("v"))
         .unwrap_or_else(|| toml::Value::String(value.into()));
     let mut place = table;

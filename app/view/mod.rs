@@ -32,9 +32,10 @@ pub enum View {
 }
 
 impl View {
-    /// The canvas on a terminal, text on a pipe.
+    /// The canvas on a terminal that can draw, text elsewhere.
     pub fn of_stdout() -> Self {
-        if io::stdout().is_terminal() { View::Canvas } else { View::Text }
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        if io::stdout().is_terminal() && !dumb { View::Canvas } else { View::Text }
     }
 
     /// Opens a view of one sample on stdout; `mask` is the id of the mask.

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::format::safetensors::{self as st, Float, Named, Tensors};
 use crate::format::write_atomic;
 use crate::model::{Decoder, Dit, Rotary};
+use crate::noise::Clip;
 
 const PREFIX: &str = "backbone.";
 const FREQUENCIES: &str = "backbone.rotary_emb.inv_freq";
@@ -117,6 +118,12 @@ pub fn read_config(config: &Config) -> Result<Arch> {
         (_, Some(true)) => Objective::Score,
         _ => Objective::Masked,
     };
+    if let Some(adaln) = config.opt_bool("adaln")?
+        && adaln == (objective == Objective::NextToken)
+    {
+        let expected = format!("{}, as every published model of this kind has it", !adaln);
+        return Err(Error::key(config.path(), "adaln", expected, adaln.to_string()));
+    }
     // Plain masked diffusion and score entropy see the whole length as one block; the published configs of these say so by
     // `cross_attn` (absent in mdlm), and their `block_size`, where present, is not what they were trained with.
     let crossed = config.opt_bool("cross_attn")?.unwrap_or(false);
@@ -150,14 +157,19 @@ fn read_sizes(config: &Config, block: usize) -> Result<Vec<SizeClip>> {
     let Some(list) = config.get("block_sizes") else {
         let beta = config.opt_f64("sampling_eps_min")?.unwrap_or(1e-3);
         let omega = config.opt_f64("sampling_eps_max")?.unwrap_or(1.0);
+        if Clip::new(beta, omega).is_err() {
+            let found = format!("{beta} with a sampling_eps_max of {omega}");
+            return Err(Error::key(config.path(), "sampling_eps_min", "a number in (0, sampling_eps_max]", found));
+        }
         return Ok(vec![SizeClip { size: block, beta, omega }]);
     };
-    let expected = "a list of {\"size\", \"beta\", \"omega\"}";
+    let expected = "a list of {\"size\", \"beta\", \"omega\"} with 0 < beta <= omega <= 1";
     let bad = |found: &Value| Error::key(config.path(), "block_sizes", expected, found.to_string());
-    let entries = list.as_array().ok_or_else(|| bad(list))?;
+    let entries = list.as_array().filter(|entries| !entries.is_empty()).ok_or_else(|| bad(list))?;
     let one = |entry: &Value| {
         let size = entry.get("size")?.as_u64().filter(|s| *s > 0)? as usize;
-        Some(SizeClip { size, beta: entry.get("beta")?.as_f64()?, omega: entry.get("omega")?.as_f64()? })
+        let clip = Clip::new(entry.get("beta")?.as_f64()?, entry.get("omega")?.as_f64()?).ok()?;
+        Some(SizeClip { size, beta: clip.beta(), omega: clip.omega() })
     };
     entries.iter().map(|entry| one(entry).ok_or_else(|| bad(entry))).collect()
 }

@@ -49,6 +49,9 @@ pub struct Counts {
 /// # Errors
 /// That, or a path that can't be looked at or is a file.
 pub fn check_out(out: &Path) -> Result<()> {
+    if out.is_symlink() {
+        return Err(Error::file(out, "a new or empty folder", "a symbolic link"));
+    }
     match std::fs::read_dir(out) {
         Ok(mut entries) => match entries.next() {
             None => Ok(()),

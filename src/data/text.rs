@@ -190,8 +190,13 @@ fn unpacked(path: &Path) -> std::io::Result<Box<dyn BufRead>> {
 
 impl Cutter {
     fn open(path: &Path, cut: Cut) -> Result<Self> {
-        let input = unpacked(path).map_err(|e| Error::io(path, e))?;
-        Ok(Self { path: path.to_path_buf(), input, cut, buffer: Vec::new(), offset: 0, line: 0, done: false })
+        let mut input = unpacked(path).map_err(|e| Error::io(path, e))?;
+        // A byte-order mark says that the text is UTF-8, and is no part of it.
+        let mark = input.fill_buf().map_err(|e| Error::io(path, e))?.starts_with(b"\xef\xbb\xbf");
+        let offset = if mark { 3 } else { 0 };
+        input.consume(offset);
+        let offset = offset as u64;
+        Ok(Self { path: path.to_path_buf(), input, cut, buffer: Vec::new(), offset, line: 0, done: false })
     }
 
     fn next_document(&mut self) -> Result<Option<String>> {

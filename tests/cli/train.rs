@@ -200,7 +200,7 @@ fn eval_gives_a_row_for_each_block_whatever_the_batch() {
     assert_eq!(table.lines().count(), 4, "{table}");
     let official = json(&[&common[..], &["--json", "--draws", "2", "--estimator", "official"]].concat());
     assert_eq!(official["rows"][0], rows[0], "block size 1 is exact whatever the estimator");
-    refused(&["eval", &model, &data, "--block", "5"], &["block size", "32", "5"]);
+    refused(&["eval", &model, &data, "--block", "5"], &["--block", "32", "5"]);
     refused(&["eval", &model, "no-such.txt"], &["no-such.txt"]);
 }
 
