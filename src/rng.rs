@@ -3,22 +3,12 @@
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// A seeded stream of random numbers.
 #[derive(Clone, Debug)]
 pub struct Rng {
     inner: ChaCha8Rng,
-}
-
-/// A generator's place in its stream, as a checkpoint stores it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RngState {
-    /// The stream's key, 64 hexadecimal digits.
-    key: String,
-    /// How many 32-bit words have been drawn.
-    word: u64,
 }
 
 impl Rng {
@@ -71,41 +61,11 @@ impl Rng {
             items.swap(last, self.below(last + 1));
         }
     }
-
-    /// The place in the stream, to be stored.
-    pub fn state(&self) -> RngState {
-        let key = self.inner.get_seed().iter().map(|b| format!("{b:02x}")).collect();
-        RngState { key, word: self.inner.get_word_pos() as u64 }
-    }
-
-    /// A generator at a stored place; `None` when the key is not 64 hexadecimal digits.
-    pub fn from_state(state: &RngState) -> Option<Self> {
-        let mut key = [0u8; 32];
-        if state.key.len() != 64 || !state.key.is_ascii() {
-            return None;
-        }
-        for (i, byte) in key.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&state.key[2 * i..2 * i + 2], 16).ok()?;
-        }
-        let mut rng = Self::from_key(key);
-        rng.inner.set_word_pos(u128::from(state.word));
-        Some(rng)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_restored_generator_continues_where_it_was() {
-        let mut rng = Rng::new(7).split("noise");
-        for _ in 0..13 {
-            rng.bits();
-        }
-        let mut again = Rng::from_state(&rng.state()).unwrap();
-        assert_eq!((rng.bits(), rng.uniform()), (again.bits(), again.uniform()));
-    }
 
     #[test]
     fn names_and_indices_give_other_streams() {

@@ -47,6 +47,21 @@ proptest! {
         prop_assert_eq!(hide(&row, &coins, 999)[0], 0);
     }
 
+    /// The levels of a square schedule clipped to [0.6, 0.9] mask a block's tokens with probability 0.36 to 0.81: shares of
+    /// that size are wanted, not of 0.6 to 0.9.
+    #[test]
+    fn the_masked_share_is_bounded_in_mask_probabilities(seed in 0u64..1000) {
+        let clip = Clip::new(0.6, 0.9).unwrap();
+        let mut rng = Rng::new(seed);
+        let times = row_times(4, clip, &mut rng);
+        let probs: Vec<f64> = times.iter().flat_map(|&t| vec![Schedule::Square.mask_prob(t); 8]).collect();
+        let bounds = Schedule::Square.clip_of_probs(clip);
+        let coins = coins_within(&probs, bounds, 8, |_, _| rng.uniform()).unwrap();
+        for block in coins.chunks(8) {
+            prop_assert!((3..=6).contains(&block.iter().filter(|&&coin| coin).count()));
+        }
+    }
+
     #[test]
     fn block_size_one_is_always_masked(seed in 0u64..100) {
         let mut rng = Rng::new(seed);

@@ -65,7 +65,8 @@ pub fn check_out(out: &Path) -> Result<()> {
 /// Encodes documents into a new folder `out`. `progress` hears the UTF-8 bytes encoded so far.
 ///
 /// # Errors
-/// An `out` that is not empty, a document that can't be read, no document at all, or a split with a share and no document.
+/// An `out` that is not empty, a document that can't be read or that holds the mask id, no document at all, or a split with a
+/// share and no document.
 /// Then nothing is left behind.
 pub fn build(
     documents: impl Iterator<Item = Result<String>>,
@@ -148,7 +149,9 @@ impl Builder<'_> {
     fn push(&mut self, documents: &[String]) -> Result<()> {
         let encoded: Vec<_> = documents
             .par_iter()
-            .map(|text| Ok((self.shares.0.split(self.shares.1, text), self.tokenizer.encode(text)?, text.len() as u64)))
+            .map(|text| {
+                Ok((self.shares.0.split(self.shares.1, text), encode(self.tokenizer, text)?, text.len() as u64))
+            })
             .collect::<Result<_>>()?;
         for (split, ids, bytes) in encoded {
             if let Some((_, writer)) = self.writers.iter_mut().find(|(of, _)| *of == split) {
@@ -181,6 +184,19 @@ impl Builder<'_> {
             writer.finish()?;
         }
         Ok(summary)
+    }
+}
+
+/// The ids of a document, none of them the mask: as a token of a text it would pass for one that is not known yet.
+fn encode(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>> {
+    let (ids, mask) = (tokenizer.encode(text)?, tokenizer.special().mask);
+    match ids.iter().position(|&id| id == mask) {
+        None => Ok(ids),
+        Some(place) => {
+            let start: String = text.chars().take(40).collect();
+            let found = format!("it as token {place} of the document that begins {start:?}");
+            Err(Error::value("texts", format!("no document with the mask, which is id {mask}"), found))
+        }
     }
 }
 

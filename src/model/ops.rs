@@ -187,10 +187,7 @@ pub fn offset_block(form: Form, noised: Tensor<2>, clean: Tensor<2>, heads: &Hea
     let (shape, rotary) = (heads.shape(block), heads.rotary.clone());
     let [rows, columns] = noised.dims();
     let width = columns / 3;
-    let layout = match clean.dims()[1] == columns {
-        true => KeyValueLayout::qkv(width),
-        false => KeyValueLayout::kv(width),
-    };
+    let layout = if clean.dims()[1] == columns { KeyValueLayout::qkv(width) } else { KeyValueLayout::kv(width) };
     custom([noised, clean], |[noised, clean]| {
         let data = attention::offset_block(noised, (clean, layout), shape, &rotary);
         Made::new(data, [rows, width], move |[noised, clean], grad| {

@@ -10,7 +10,8 @@ const FLOOR: f64 = 1e-3;
 /// Distance of two starts in the search.
 const STEP: f64 = 0.05;
 
-/// The interval [beta, omega] that noise levels are drawn from in training. A reported bound always uses [`Clip::FULL`].
+/// The interval [beta, omega] that noise levels are drawn from in training, or the interval of mask probabilities that it
+/// leads to ([`super::Schedule::clip_of_probs`]). A reported bound always uses [`Clip::FULL`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Clip {
     beta: f64,
@@ -49,8 +50,16 @@ impl Clip {
         self.beta + (self.omega - self.beta) * u
     }
 
-    /// True when a block with `masked` of `block` tokens masked lies inside. An end at its extreme (1e-3, 1) is no bound, as
-    /// in the official resampling: a block may then be left without any mask, or wholly masked.
+    /// The interval from f(beta) to f(omega), for an `f` that rises from at least 1e-3 to 1. An end at 1e-3 or 1 stays
+    /// exactly there, since an interval's extremes are no bounds.
+    pub(super) fn map(self, f: impl Fn(f64) -> f64) -> Self {
+        let end = |t: f64| if t == FLOOR || t == 1.0 { t } else { f(t) };
+        Self { beta: end(self.beta), omega: end(self.omega) }
+    }
+
+    /// True when a block with `masked` of `block` tokens masked lies inside (an interval of mask probabilities). An end at its
+    /// extreme (1e-3, 1) is no bound, as in the official resampling: a block may then be left without any mask, or wholly
+    /// masked.
     pub fn holds(self, masked: usize, block: usize) -> bool {
         let fraction = masked as f64 / block as f64;
         (self.beta == FLOOR || fraction >= self.beta) && (self.omega == 1.0 || fraction <= self.omega)

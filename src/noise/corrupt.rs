@@ -7,7 +7,7 @@ use crate::rng::Rng;
 use super::Clip;
 
 /// How often a block may be drawn again. A clip interval that admits the block size needs a handful of rounds, since the
-/// noise level lies inside it; this many without success mean that `probs` and `clip` do not belong together.
+/// mask probability lies inside it; this many without success mean that `probs` and `clip` do not belong together.
 pub const MAX_ROUNDS: usize = 10_000;
 
 /// Tosses one coin per position: true means masked. `probs` and result: `[length]`; `draw(position)` is uniform in [0, 1).
@@ -16,7 +16,8 @@ pub fn coins(probs: &[f64], mut draw: impl FnMut(usize) -> f64) -> Vec<bool> {
 }
 
 /// Tosses coins and tosses every block again whose masked fraction lies outside the clip interval (Arriola et al. 2025,
-/// appendix C; `training.resample` in the official code). The coin of position 0 is tossed and counted, so that the first
+/// appendix C; `training.resample` in the official code). `clip` is an interval of mask probabilities
+/// ([`super::Schedule::clip_of_probs`]), as `probs` are. The coin of position 0 is tossed and counted, so that the first
 /// block has the same law as every other, although [`hide`] spares bos. `draw(round, position)` is uniform in [0, 1); round 0
 /// is the first. As in the official code a token is masked when the draw is at most its probability, below it from round 1 on.
 ///

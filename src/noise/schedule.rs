@@ -52,6 +52,13 @@ impl Schedule {
         }
     }
 
+    /// The interval of mask probabilities, [p(beta), p(omega)], that a clip interval of noise levels leads to. The share of
+    /// masked tokens in a block is compared with this one; the official code compares it with the levels, which is the same
+    /// for `LogLinear`, the one schedule that it clips.
+    pub fn clip_of_probs(self, clip: Clip) -> Clip {
+        clip.map(|t| self.mask_prob(t))
+    }
+
     /// Weight of -log p(x0) of a masked token in the bound, p'(t) / p(t) (Sahoo et al. 2024, equation 10). Positive: the
     /// official `loss_scale` is its negative. In nats per nat, no unit.
     pub fn weight(self, t: f64) -> f64 {
@@ -134,6 +141,20 @@ mod tests {
                 let tolerance = if schedule == Schedule::Cosine { 0.25 } else { 1e-6 };
                 assert!((schedule.weight(t) / slope - 1.0).abs() < tolerance, "{schedule} at {t}");
             }
+        }
+    }
+
+    #[test]
+    fn a_clip_of_levels_becomes_one_of_mask_probabilities() {
+        let clip = Clip::new(0.3, 0.8).unwrap();
+        assert_eq!(Schedule::LogLinear.clip_of_probs(clip), clip);
+        let square = Schedule::Square.clip_of_probs(clip);
+        assert!((square.beta() - 0.09).abs() < 1e-12 && (square.omega() - 0.64).abs() < 1e-12, "{square}");
+        for schedule in Schedule::ALL {
+            assert_eq!(schedule.clip_of_probs(Clip::FULL), Clip::FULL, "{schedule}");
+            assert_eq!(schedule.clip_of_probs(Clip::MASKED), Clip::MASKED, "{schedule}");
+            let probs = schedule.clip_of_probs(Clip::new(f64::from(1e-3f32), 0.5).unwrap());
+            assert!(Clip::new(probs.beta(), probs.omega()).is_ok(), "{schedule}: {probs}");
         }
     }
 

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 mod propose;
 
-pub use propose::{Query, cut, exponential_race, propose};
+pub use propose::{Query, cut, propose};
 
 /// How a row of logits becomes a distribution to draw from. Order: ban the mask id, temperature, nucleus, renormalise, draw.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -197,13 +197,6 @@ fn more_probable(a: &(u32, f64), b: &(u32, f64)) -> Ordering {
     b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
 }
 
-/// A draw by exponential race, argmax p / (1e-10 - ln(u + 1e-10)), one uniform per token: how the official code draws, to
-/// replay its recorded uniforms. `probs`, `uniforms`: `[vocab]`; probabilities need not sum to 1.
-pub fn exponential_race(probs: &[f64], uniforms: &[f64]) -> usize {
-    let finish = |id: usize| probs[id] / (1e-10 - (uniforms[id] + 1e-10).ln());
-    (1..probs.len()).fold(0, |best, id| if finish(id) > finish(best) { id } else { best })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

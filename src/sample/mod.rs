@@ -3,15 +3,14 @@
 //! Nothing here knows how a model computes or what an id means.
 
 mod canvas;
+pub mod official;
 mod rule;
-mod sedd;
 mod step;
 mod stop;
 mod window;
 
 pub use canvas::Canvas;
-pub use rule::{Clock, Knobs, Rule, ancestral, ancestral_posterior, confidence, first_hitting, quota, threshold};
-pub use sedd::{analytic_probs, denoiser_probs};
+pub use rule::{Knobs, Rule, ancestral, confidence, first_hitting, quota, threshold};
 pub use step::{SampleOptions, Sampler, run, step};
-pub use stop::{ENTROPY_WINDOW, Extent, Stop, Verdict, histogram_entropy, official_stop};
+pub use stop::Stop;
 pub use window::Window;

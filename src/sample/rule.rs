@@ -10,7 +10,8 @@ use crate::rng::Rng;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Rule {
     /// One uniformly chosen position per pass: the exact simulation of the reverse process, jump by jump (Zheng et al. 2024,
-    /// first-hitting sampler, proposition 4.1; the default of Arriola et al. 2025).
+    /// first-hitting sampler, proposition 4.1; the default of Arriola et al. 2025). The times of the jumps are not drawn: no
+    /// model that is not conditioned on time sees them.
     FirstHitting,
     /// The reverse process on a grid of `steps` + 1 times: each mask stays with probability s/t (Sahoo et al. 2024,
     /// equation 7). Unlike in the official code the last step reaches s = 0, so that no mask is left over.
@@ -99,21 +100,10 @@ impl Rule {
         }
     }
 
-    /// The most passes that a block with this many masks can take.
-    pub fn most_passes(self, masks: usize) -> usize {
-        match self {
-            Self::FirstHitting | Self::Threshold { .. } => masks,
-            Self::Ancestral { steps } | Self::Confidence { steps } => masks.min(steps),
-        }
-    }
-
     /// The rows to ask for in the next pass: some of `masked` (ascending, not empty), in ascending order.
     pub(super) fn rows(self, masked: &[usize], clock: &mut Clock, rng: &mut Rng) -> Vec<usize> {
         match self {
-            Self::FirstHitting => {
-                clock.time *= rng.uniform().powf(1.0 / masked.len() as f64);
-                vec![first_hitting(masked, rng.uniform())]
-            }
+            Self::FirstHitting => vec![first_hitting(masked, rng.uniform())],
             Self::Ancestral { steps } => ancestral(masked, steps, &mut clock.step, || rng.uniform()),
             Self::Confidence { .. } | Self::Threshold { .. } => masked.to_vec(),
         }
@@ -135,20 +125,17 @@ impl Rule {
 
 /// Where a rule stands in its block.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Clock {
+pub(super) struct Clock {
     /// Masks in the block when it was opened.
     pub masks: usize,
     /// Steps done.
     pub step: usize,
-    /// Noise level t of the continuous process; only first hitting moves it, and no model that is not conditioned on time sees
-    /// it.
-    pub time: f64,
 }
 
 impl Clock {
     /// A block opens with this many masks.
     pub fn new(masks: usize) -> Self {
-        Self { masks, step: 0, time: 1.0 }
+        Self { masks, step: 0 }
     }
 }
 
@@ -171,14 +158,6 @@ pub fn ancestral(masked: &[usize], steps: usize, step: &mut usize, mut coin: imp
         }
     }
     masked.to_vec()
-}
-
-/// The distribution that one ancestral step draws a masked token from: the model's, times 1 - s/t, and the mask with
-/// probability s/t = `stay` (Sahoo et al. 2024, equation 7). `probs` and result: `[vocab]`.
-pub fn ancestral_posterior(probs: &[f64], stay: f64, mask_id: u32) -> Vec<f64> {
-    let mut posterior: Vec<f64> = probs.iter().map(|p| p * (1.0 - stay)).collect();
-    posterior[mask_id as usize] = stay;
-    posterior
 }
 
 /// How many of a block's masks are accepted at a step when they are shared evenly among steps, the first ones taking the
@@ -274,10 +253,5 @@ mod tests {
         let mut step = 0;
         assert_eq!(ancestral(&[0, 2], 4, &mut step, || 0.7), [0, 2]);
         assert_eq!(step, 2, "the first step would have kept both, and costs no pass");
-    }
-
-    #[test]
-    fn the_posterior_is_a_distribution() {
-        assert_eq!(ancestral_posterior(&[0.5, 0.5, 0.0], 0.75, 2), [0.125, 0.125, 0.75]);
     }
 }

@@ -7,7 +7,8 @@ use crate::event::{Edit, EditKind, Event, Reason, Sink};
 use crate::pass::{Ask, Cache, Denoiser, Filter, Lane, Proposal};
 use crate::rng::Rng;
 
-use super::{Canvas, Clock, Rule, Stop, Window};
+use super::rule::Clock;
+use super::{Canvas, Rule, Stop, Window};
 
 /// How a sample is made.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,9 +6,7 @@ use crate::error::{Error, Result};
 use crate::event::Reason;
 
 /// How many of the last tokens the entropy rule looks at.
-pub const ENTROPY_WINDOW: usize = 256;
-/// The official threshold in nats.
-const OFFICIAL_ENTROPY: f64 = 4.0;
+pub(super) const ENTROPY_WINDOW: usize = 256;
 
 /// Which rules may end a sample before its length does.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -41,7 +39,7 @@ impl Stop {
         if let Some(position) = eos {
             return Some((Reason::Eos, position));
         }
-        let low = |least| text.len() > ENTROPY_WINDOW && histogram_entropy(last(text)) < least;
+        let low = |least| text.len() > ENTROPY_WINDOW && last_entropy(text) < least;
         if self.low_entropy.is_some_and(low) {
             return Some((Reason::Entropy, end));
         }
@@ -49,12 +47,12 @@ impl Stop {
     }
 }
 
-fn last(text: &[u32]) -> &[u32] {
-    &text[text.len().saturating_sub(ENTROPY_WINDOW)..]
+/// Entropy in nats of the histogram of the last 256 ids.
+pub(super) fn last_entropy(text: &[u32]) -> f64 {
+    histogram_entropy(&text[text.len().saturating_sub(ENTROPY_WINDOW)..])
 }
 
-/// Entropy in nats of the histogram of ids.
-pub fn histogram_entropy(ids: &[u32]) -> f64 {
+fn histogram_entropy(ids: &[u32]) -> f64 {
     let mut counts: HashMap<u32, u32> = HashMap::new();
     for &id in ids {
         *counts.entry(id).or_default() += 1;
@@ -64,40 +62,6 @@ pub fn histogram_entropy(ids: &[u32]) -> f64 {
     counts.sort_unstable();
     let share = |count: u32| f64::from(count) / ids.len() as f64;
     -counts.into_iter().map(|count| share(count) * share(count).ln()).sum::<f64>()
-}
-
-/// What the official code aims at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
-    /// A fixed number of tokens: a sample of low entropy is stopped (and thrown away), nothing is cut.
-    Fixed,
-    /// Any number: the second end of text (the first is bos) stops and is kept as the last token; low entropy cuts the last
-    /// 256 tokens off, whatever the end of text said.
-    Variable,
-}
-
-/// What [`official_stop`] finds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Verdict {
-    /// Entropy of the last 256 tokens in nats.
-    pub entropy: f64,
-    /// Whether the sample ends.
-    pub stop: bool,
-    /// How many tokens are kept.
-    pub keep: usize,
-}
-
-/// The official stop rule (Arriola et al. 2025, `_check_stop_conds`), which looks once more than 256 tokens are there.
-pub fn official_stop(text: &[u32], eos: u32, extent: Extent) -> Verdict {
-    let entropy = histogram_entropy(last(text));
-    let low = entropy < OFFICIAL_ENTROPY;
-    let second_eos = text.iter().enumerate().filter(|&(_, &id)| id == eos).map(|(position, _)| position).nth(1);
-    let keep = match (extent, low, second_eos) {
-        (Extent::Variable, true, _) => text.len().saturating_sub(ENTROPY_WINDOW),
-        (Extent::Variable, false, Some(position)) => position + 1,
-        _ => text.len(),
-    };
-    Verdict { entropy, stop: low || (extent == Extent::Variable && second_eos.is_some()), keep }
 }
 
 #[cfg(test)]

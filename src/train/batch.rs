@@ -134,7 +134,7 @@ fn mask_rows(plan: &Plan, x0: &[u32], length: usize, levels: &[f64], size: &Size
         let mut rng = rng.split_at("mask", row as u64);
         let probs: Vec<f64> = (0..length).map(|i| schedule.mask_prob(levels[i * blocks / length])).collect();
         let masked = if resample {
-            coins_within(&probs, size.clip, size.size, |_, _| rng.uniform())?
+            coins_within(&probs, schedule.clip_of_probs(size.clip), size.size, |_, _| rng.uniform())?
         } else {
             coins(&probs, |_| rng.uniform())
         };

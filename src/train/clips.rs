@@ -28,8 +28,10 @@ pub struct Found {
 pub fn search(plan: &Plan, model: &Dit, text: &Packing, rows: usize, size: &SizePlan, rng: &Rng) -> Result<Found> {
     let grid = if plan.recipe.official { Grid::Official } else { Grid::Exact };
     let clips = candidates(size.size, &plan.recipe.blocks.search, grid)?;
-    let admitted: Vec<Clip> =
-        clips.into_iter().filter(|c| !plan.recipe.blocks.resample || c.admits(size.size)).collect();
+    let admitted: Vec<Clip> = clips
+        .into_iter()
+        .filter(|c| !plan.recipe.blocks.resample || plan.schedule.clip_of_probs(*c).admits(size.size))
+        .collect();
     // Full rows only: what fills a short one is no text.
     let full = (0..text.rows()).take_while(|&row| text.valid(row) == text.length()).count();
     let rows = rows.min(full);

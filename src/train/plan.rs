@@ -56,7 +56,7 @@ impl Plan {
         let schedule = Schedule::from_str(&recipe.blocks.schedule).map_err(|_| {
             at("blocks.schedule", &Schedule::ALL.map(Schedule::name).join(", "), recipe.blocks.schedule.clone())
         })?;
-        let sizes = sizes(&recipe, &at)?;
+        let sizes = sizes(&recipe, schedule, &at)?;
         check_options(&recipe, &at)?;
         let wrap = Wrap::named(&recipe.data.wrap)
             .map_err(|_| at("data.wrap", "stream, official or official-special", recipe.data.wrap.clone()))?;
@@ -171,7 +171,7 @@ fn check_options(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> 
     Ok(())
 }
 
-fn sizes(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<Vec<SizePlan>> {
+fn sizes(recipe: &Recipe, schedule: Schedule, at: &impl Fn(&str, &str, String) -> Error) -> Result<Vec<SizePlan>> {
     let length = recipe.model.length;
     let wanted = match recipe.model.objective {
         Objective::Masked => None,
@@ -199,7 +199,7 @@ fn sizes(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<V
             None if size == 1 => Clip::MASKED,
             None => Clip::FULL,
         };
-        if recipe.blocks.resample && !clip.admits(size) {
+        if recipe.blocks.resample && !schedule.clip_of_probs(clip).admits(size) {
             let expected = format!("a clip that admits some number of {size} masked tokens, as blocks.resample asks");
             return Err(at("blocks.sizes", &expected, clip.to_string()));
         }

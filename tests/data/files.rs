@@ -8,7 +8,7 @@ use bd3::data::build::{Folder, build};
 use bd3::data::shard::Writer;
 use bd3::data::{Packing, Shard, Shares, Split, Texts, Wrap, toy};
 use bd3::rng::Rng;
-use bd3::tokenizer::Tokenizer;
+use bd3::tokenizer::{Special, Tokenizer};
 
 use super::{SPECIAL, rows, shard, trained};
 
@@ -205,6 +205,22 @@ fn a_data_folder_holds_every_document_once() {
     Tokenizer::bytes().save(&out).unwrap();
     let error = Folder::open(&out).unwrap().shard(Split::Train).unwrap_err().to_string();
     assert!(error.contains("`tokenizer`"), "{error}");
+}
+
+#[test]
+fn a_document_that_holds_the_mask_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("data");
+    let special = Special { mask: u32::from(b'#'), ..Tokenizer::bytes().special() };
+    let tokenizer = Tokenizer::bytes().with_special(special).unwrap();
+    let shares = (Shares::parse("100,0,0").unwrap(), 1);
+    let documents = ["one", "no. #2"].map(|text| Ok(text.to_string()));
+    let error = build(documents.into_iter(), &tokenizer, shares, &out, &mut |_| ()).unwrap_err();
+    assert!(error.is_refusal());
+    let expected = "texts: expected no document with the mask, which is id 35, found it as token 4 of the document that \
+                    begins \"no. #2\"";
+    assert_eq!(error.to_string(), expected);
+    assert!(!out.exists());
 }
 
 #[test]

@@ -70,6 +70,21 @@ impl Golden {
         self.tensors.get(key).ok_or_else(|| format!("{}: no tensor `{key}`", self.path.display()))
     }
 
+    /// The tensor whose name begins with `start` and goes on with numbers, each behind its letters: `t0p7_dt0p1` is 0.7 and
+    /// 0.1, `t1em5` is 1e-5.
+    pub fn labelled<const N: usize>(&self, start: &str) -> Result<(&Tensor, [f64; N]), String> {
+        let found = self.tensors.iter().find_map(|(key, tensor)| {
+            let labels = key.strip_prefix(start)?.split('_');
+            let number = |label: &str| {
+                let digits = label.trim_start_matches(|c: char| !c.is_ascii_digit());
+                digits.replace('p', ".").replace("em", "e-").parse::<f64>().ok()
+            };
+            let numbers: Vec<f64> = labels.map(number).collect::<Option<_>>()?;
+            Some((tensor, numbers.try_into().ok()?))
+        });
+        found.ok_or_else(|| format!("{}: no tensor `{start}` with {N} numbers in its name", self.path.display()))
+    }
+
     pub fn meta(&self, key: &str) -> Result<&str, String> {
         let value = self.metadata.get(key).map(String::as_str);
         value.ok_or_else(|| format!("{}: no metadata `{key}`", self.path.display()))
@@ -88,6 +103,15 @@ fn numbers(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f64>> {
         Dtype::U8 | Dtype::BOOL => each(bytes, |[b]: [u8; 1]| f64::from(b)),
         _ => return None,
     })
+}
+
+/// The files of a golden folder, by name.
+pub fn paths(dir: &Path) -> Result<Vec<PathBuf>, String> {
+    let entries = fs::read_dir(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|e| e == "json" || e == "safetensors"));
+    paths.sort();
+    Ok(paths)
 }
 
 /// The JSON file beside the golden files that describes their model, or any other.

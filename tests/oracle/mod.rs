@@ -13,6 +13,7 @@ pub mod text;
 #[cfg(feature = "train")]
 pub mod trajectory;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use golden::Check;
@@ -63,9 +64,10 @@ fn checks_of(name: &str) -> Option<&'static [CheckFile]> {
 fn oracle() {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/oracle/bd3lm");
     let dir = std::env::var_os("BD3_ORACLE").map_or(default, PathBuf::from);
-    let mut files: Vec<PathBuf> = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()).collect();
-    files.retain(|p| p.extension().is_some_and(|e| e == "json" || e == "safetensors"));
-    files.sort();
+    let files = golden::paths(&dir).unwrap();
+    // Written to the stream itself: what a passing test prints with `println!` is not shown.
+    let mut out = std::io::stdout();
+    writeln!(out, "\noracle {}", dir.display()).unwrap();
     let mut failures = Vec::new();
     for path in &files {
         let name = path.file_name().unwrap().to_string_lossy();
@@ -73,14 +75,12 @@ fn oracle() {
             None => Err("no check knows this kind of file".into()),
             Some(checks) => checks.iter().try_for_each(|check| check(&dir, path)),
         };
-        match verdict {
-            Ok(()) => println!("{name}: ok"),
-            Err(problem) => {
-                println!("{name}: {problem}");
-                failures.push(format!("{name}: {problem}"));
-            }
+        let verdict = verdict.as_ref().map_or_else(String::as_str, |()| "ok");
+        writeln!(out, "{name}: {verdict}").unwrap();
+        if verdict != "ok" {
+            failures.push(format!("{name}: {verdict}"));
         }
     }
-    println!("checked {} files", files.len());
+    writeln!(out, "checked {} files", files.len()).unwrap();
     assert!(!files.is_empty() && failures.is_empty(), "{}", failures.join("\n"));
 }

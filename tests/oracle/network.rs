@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bd3::arch::ROTARY_BASE;
 use bd3::block::{Layout, attends, block_causal};
 use bd3::checkpoint::{Config, dit};
 use bd3::format::safetensors::Tensors;
@@ -13,6 +14,7 @@ use burn::tensor::{Device, Tensor};
 use serde_json::json;
 
 use super::golden::{Check, Golden, close, config};
+use super::sampling::last_sigma;
 
 /// Absolute, on logits, hidden states and losses.
 const TIGHT: (f64, f64) = (1e-4, 0.0);
@@ -62,7 +64,7 @@ pub fn close_log_probs(name: &str, found: &[f64], expected: &[f64]) -> Check {
 
 /// bd3lm_block*.safetensors and mdlm_block*.safetensors: the paired pass with everything the official code computes.
 pub fn masked(dir: &Path, path: &Path) -> Check {
-    let name = path.to_string_lossy();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     if let Some(name) = name.strip_suffix("_beta_gt_half.safetensors") {
         let block = name.rsplit("block").next().and_then(|b| b.parse().ok());
         return unweighted(dir, path, block.ok_or("no block size in its name")?);
@@ -308,8 +310,8 @@ pub fn score(dir: &Path, path: &Path) -> Check {
             let stream = model.single(&xt, &view).map_err(|e| e.to_string())?;
             Ok::<_, String>(loss::log_score(model.logits(stream), &xt, noise))
         };
-        // The recorded log-scores are those of the last, denoising step, at t = 1e-5 in f32.
-        let end = vec![-(1f32 - 1e-5).ln(); batch];
+        // The recorded log-scores are those of the last, denoising step.
+        let end = vec![last_sigma(&golden)?; batch];
         let found = scores(&end, &per_position(&end, &|_| 1.0))?;
         close("log_score", &numbers(found)?, &golden.get("log_score")?.data, (1e-4, 1e-5))?;
         let noise = per_position(&sigma, &|b| 1.0 / (1.0 - f64::from(t[b])));
@@ -331,20 +333,20 @@ pub fn embedders(dir: &Path, path: &Path) -> Check {
     close("silu_out", &numbers(silu)?, &golden.get("silu_out")?.data, TIGHT)?;
     let cos = golden.get("cos")?;
     let (length, dim) = (cos.shape[0], cos.shape[1]);
-    let rotary = Rotary::new(length, dim, 10_000.0);
+    let rotary = Rotary::new(length, dim, ROTARY_BASE);
     let doubled = |half: &[f32]| half.chunks(dim / 2).flat_map(|r| [r, r].concat()).map(f64::from).collect::<Vec<_>>();
     close("cos", &doubled(rotary.cos()), &cos.data, (1e-5, 0.0))?;
     close("sin", &doubled(rotary.sin()), &golden.get("sin")?.data, (1e-5, 0.0))?;
-    close("inv_freq", &wide(&Rotary::frequencies(dim, 10_000.0)), &golden.get("inv_freq")?.data, (0.0, 1e-5))
+    close("inv_freq", &wide(&Rotary::frequencies(dim, ROTARY_BASE)), &golden.get("inv_freq")?.data, (0.0, 1e-5))
 }
 
 /// weights*.safetensors: loads whole, nothing left over.
 pub fn weights(dir: &Path, path: &Path) -> Check {
-    let causal = path.to_string_lossy().contains("weights_ar");
+    let causal = path.ends_with("weights_ar.safetensors");
     let kind = if causal { Kind::NextToken } else { Kind::Masked };
     let model = network(dir, kind, 1, &device())?;
     let golden = Golden::read(path)?;
-    let frequencies = Rotary::frequencies(model.arch.head_dim(), 10_000.0);
+    let frequencies = Rotary::frequencies(model.arch.head_dim(), ROTARY_BASE);
     let frequencies: Vec<f64> = frequencies.into_iter().map(f64::from).collect();
     close("inv_freq", &frequencies, &golden.get("backbone.rotary_emb.inv_freq")?.data, (0.0, 1e-5))?;
     for (name, data) in model.parameters().map_err(|e| e.to_string())? {
@@ -359,12 +361,15 @@ pub fn weights(dir: &Path, path: &Path) -> Check {
 pub fn decode(dir: &Path, path: &Path) -> Check {
     let golden = Golden::read(path)?;
     let block: usize = golden.meta("block_size")?.parse().map_err(|e| format!("block_size: {e}"))?;
-    let (clean, noisy) = (golden.get("x_clean")?.ids(), golden.get("x_noisy")?.ids());
+    let (clean, noisy) = (golden.get("x_clean")?, golden.get("x_noisy")?);
+    let length = clean.shape.last().copied().unwrap_or_default();
+    let (clean, noisy) = (clean.ids(), noisy.ids());
     let decoder = decoder(dir, Kind::Masked, block)?;
     let mut kept = decoder.cache(block);
     let (mut cached, mut fresh) = (Vec::new(), Vec::new());
     for start in (0..clean.len()).step_by(block) {
         let open = &noisy[start..start + block];
+        let row = start / length * length;
         let log_probs = |cache: &mut KeyValues, store: &[u32]| {
             let ask = Ask { rows: (0..block).collect(), uniforms: vec![0.0; block], filter: PLAIN, alternatives: 0 };
             let mut logits =
@@ -372,8 +377,11 @@ pub fn decode(dir: &Path, path: &Path) -> Check {
             loss::subs_log_probs(&mut logits, open, decoder.arch().vocab, decoder.mask_id());
             Ok::<_, String>(logits.into_iter().map(f64::from).collect::<Vec<_>>())
         };
-        cached.extend(log_probs(&mut kept, &clean[start.saturating_sub(block)..start])?);
-        fresh.extend(log_probs(&mut decoder.cache(block), &clean[..start])?);
+        if start == row {
+            kept = decoder.cache(block);
+        }
+        cached.extend(log_probs(&mut kept, &clean[start.saturating_sub(block).max(row)..start])?);
+        fresh.extend(log_probs(&mut decoder.cache(block), &clean[row..start])?);
     }
     close_log_probs("log_probs_cached", &cached, &golden.get("log_probs_cached")?.data)?;
     close_log_probs("log_probs_noncached", &fresh, &golden.get("log_probs_noncached")?.data)

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bd3::data::pack::{Between, Frame};
-use bd3::data::shard::Writer;
 use bd3::data::{Detokenizer, Packing, Shard, Wrap};
 use bd3::tokenizer::Special;
 
@@ -31,19 +30,23 @@ pub fn detokenizers(_: &Path, path: &Path) -> Check {
 }
 
 /// group_texts.json lists only the rows that came out, with special tokens at the ends and without. The documents (an end-of-text
-/// id 9 behind each) follow from them.
+/// id 9 behind each) follow from them, and so do the special ids and the length.
 pub fn group_texts(_: &Path, path: &Path) -> Check {
     let golden = json(path)?;
+    let rows = |key: &str| -> Result<Vec<Vec<u32>>, String> {
+        serde_json::from_value(golden[key].clone()).map_err(|e| format!("{key}: {e}"))
+    };
+    let (framed, plain) = (rows("True")?, rows("False")?);
+    let ends = framed.first().and_then(|row| Some((*row.first()?, *row.last()?)));
+    let (bos, eos) = ends.ok_or("True: no row to read bos and eos from")?;
     let documents = [vec![1, 2, 3, 4, 9], vec![5, 6, 9], vec![7, 8, 1, 2, 3, 4, 5, 9]];
-    let dir = tempfile::tempdir().map_err(|e| e.to_string())?;
-    let file = dir.path().join("train.bin");
-    let mut writer = Writer::create(&file, 104, "hash").map_err(|e| e.to_string())?;
-    documents.iter().try_for_each(|ids| writer.push(ids, 1)).map_err(|e| e.to_string())?;
-    writer.finish().map_err(|e| e.to_string())?;
-    let shard = Arc::new(Shard::open(&file).map_err(|e| e.to_string())?);
-    let special = Special { bos: Some(100), eos: Some(101), mask: 103, pad: Some(102) };
-    for (key, frame) in [("True", Frame::BosEos), ("False", Frame::Nothing)] {
-        let expected: Vec<Vec<u32>> = serde_json::from_value(golden[key].clone()).map_err(|e| format!("{key}: {e}"))?;
+    let ids = documents.iter().chain(&framed).chain(&plain).flatten();
+    let free = ids.max().map_or(0, |largest| largest + 1);
+    let special = Special { bos: Some(bos), eos: Some(eos), mask: free, pad: Some(free + 1) };
+    let documents = documents.into_iter().map(|ids| (ids, 1));
+    let shard = Shard::in_memory("group_texts", free as usize + 2, documents).map_err(|e| e.to_string())?;
+    let shard = Arc::new(shard);
+    for (key, expected, frame) in [("True", framed, Frame::BosEos), ("False", plain, Frame::Nothing)] {
         let length = expected.first().map_or(0, Vec::len);
         let wrap = Wrap::Official { eos: Between::Nothing, frame };
         let packing = Packing::new(shard.clone(), wrap, length, special).map_err(|e| e.to_string())?;

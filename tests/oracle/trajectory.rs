@@ -30,7 +30,9 @@ pub fn train(dir: &Path, path: &Path) -> Check {
         for step in 0..steps {
             let (x0, xt, t) = (x0.at(step).ids(), xt.at(step).ids(), t.at(step));
             let stream = model.paired(&xt, &x0, &View::plain(batch, block)).map_err(|e| e.to_string())?;
-            let terms = Terms::masked(&x0, &xt, model.arch.mask, length, |i| 1.0 / t.data[i]);
+            // One level for each token, or for each row where the row is one block.
+            let tokens = batch * length / t.data.len();
+            let terms = Terms::masked(&x0, &xt, model.arch.mask, length, |i| 1.0 / t.data[i / tokens]);
             let (loss, _) =
                 loss::cross_entropy(&model, stream, &terms, (batch * length) as f64).map_err(|e| e.to_string())?;
             let grads = gradients(&mut model, loss.backward());
