@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::bench::BenchArgs;
 use crate::completions::CompletionsArgs;
+use crate::convert::ConvertArgs;
 use crate::data::DataArgs;
 use crate::eval::EvalArgs;
 use crate::sample::SampleArgs;
@@ -28,6 +29,7 @@ pub enum Command {
     Train(TrainArgs),
     Eval(EvalArgs),
     Bench(BenchArgs),
+    Convert(ConvertArgs),
     Completions(CompletionsArgs),
 }
 

@@ -11,7 +11,7 @@ use bd3::{Error, Result};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::{interrupt, view};
+use crate::{interrupt, model, view};
 
 /// Turn text into a data folder: token shards, the tokenizer, a summary
 #[derive(clap::Args, Debug)]
@@ -92,8 +92,8 @@ impl Input {
     }
 }
 
-/// Runs the command. `built_in` is the tokenizer of the model inside the binary, if there is one.
-pub fn run(args: &DataArgs, built_in: Option<&Tokenizer>) -> anyhow::Result<()> {
+/// Runs the command.
+pub fn run(args: &DataArgs) -> anyhow::Result<()> {
     let start = Instant::now();
     check_out(&args.out)?;
     interrupt::watch()?;
@@ -101,7 +101,7 @@ pub fn run(args: &DataArgs, built_in: Option<&Tokenizer>) -> anyhow::Result<()> 
     let input = Input::open(args)?;
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{spinner} {msg} {bytes} {bytes_per_sec}")?);
-    let tokenizer = tokenizer(args, built_in, &input, shares, &bar)?;
+    let tokenizer = tokenizer(args, &input, shares, &bar)?;
     bar.set_message("encoding");
     let summary = build(input.documents(), &tokenizer, shares, &args.out, &mut |bytes| bar.set_position(bytes))?;
     bar.finish_and_clear();
@@ -109,19 +109,12 @@ pub fn run(args: &DataArgs, built_in: Option<&Tokenizer>) -> anyhow::Result<()> 
     Ok(view::print_json(&object(args, &summary, &input)?)?)
 }
 
-fn tokenizer(
-    args: &DataArgs,
-    built_in: Option<&Tokenizer>,
-    input: &Input,
-    shares: (Shares, u64),
-    bar: &ProgressBar,
-) -> Result<Tokenizer> {
+fn tokenizer(args: &DataArgs, input: &Input, shares: (Shares, u64), bar: &ProgressBar) -> Result<Tokenizer> {
     let expected = "bytes, train:N or the path of a tokenizer.json";
-    match (args.tokenizer.as_deref(), built_in) {
-        (None, Some(tokenizer)) => Ok(tokenizer.clone()),
-        (None, None) => Err(Error::value("--tokenizer", expected, "none, and no built-in model to take it from")),
-        (Some("bytes"), _) => Ok(Tokenizer::bytes()),
-        (Some(text), _) => match text.strip_prefix("train:") {
+    match args.tokenizer.as_deref() {
+        None => model::built_in_tokenizer(),
+        Some("bytes") => Ok(Tokenizer::bytes()),
+        Some(text) => match text.strip_prefix("train:") {
             None => Tokenizer::load(text),
             Some(size) => {
                 let size = size.parse().map_err(|_| Error::value("--tokenizer", expected, format!("`{text}`")))?;

@@ -12,6 +12,7 @@ macro_rules! note {
 mod args;
 mod bench;
 mod completions;
+mod convert;
 mod data;
 mod eval;
 mod interrupt;
@@ -42,12 +43,13 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
-        None => sample::run(&SampleArgs::default()),
+        None => sample::run(&SampleArgs::bare()),
         Some(Command::Sample(args)) => sample::run(args),
-        Some(Command::Data(args)) => data::run(args, model::built_in_tokenizer()?.as_ref()),
+        Some(Command::Data(args)) => data::run(args),
         Some(Command::Train(args)) => train::run(args),
         Some(Command::Eval(args)) => eval::run(args),
         Some(Command::Bench(args)) => bench::run(args),
+        Some(Command::Convert(args)) => convert::run(args),
         Some(Command::Completions(args)) => completions::run(args),
     }
 }

@@ -9,7 +9,11 @@ use bd3::tokenizer::{Special, Tokenizer};
 use bd3::{Error, Result};
 
 /// The files of the model inside the binary: description, tensors, tokenizer.
-const BUILT_IN: Option<[&[u8]; 3]> = None;
+const BUILT_IN: [&[u8]; 3] = [
+    include_bytes!("../models/tiny/config.json"),
+    include_bytes!("../models/tiny/model.safetensors"),
+    include_bytes!("../models/tiny/tokenizer.json"),
+];
 const BUILT_IN_NAME: &str = "tiny";
 
 /// A model whose files have been read, not yet on a device.
@@ -40,15 +44,13 @@ pub fn open(path: Option<&Path>) -> Result<Model> {
     Ok(Model { name: dir.display().to_string(), checkpoint, tokenizer })
 }
 
-/// The tokenizer of the model inside the binary, if there is one.
-pub fn built_in_tokenizer() -> Result<Option<Tokenizer>> {
-    BUILT_IN.map(|[_, _, tokenizer]| Tokenizer::from_bytes(tokenizer)).transpose()
+/// The tokenizer of the model inside the binary.
+pub fn built_in_tokenizer() -> Result<Tokenizer> {
+    Tokenizer::from_bytes(BUILT_IN[2])
 }
 
 fn built_in() -> Result<Model> {
-    let Some([config, tensors, tokenizer]) = BUILT_IN else {
-        return Err(Error::value("MODEL", "a folder with config.json, model.safetensors and tokenizer.json", "none"));
-    };
+    let [config, tensors, tokenizer] = BUILT_IN;
     let dir = Path::new(BUILT_IN_NAME);
     let config = Config::parse(&dir.join("config.json"), config)?;
     let mut checkpoint = Checkpoint::new(&config, Tensors::embedded("tiny/model.safetensors", tensors)?)?;

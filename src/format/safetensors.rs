@@ -159,6 +159,11 @@ pub struct Named<'a> {
 
 /// Writes a file atomically: the tensors, in the order given, and string metadata.
 pub fn write(path: &Path, tensors: &[Named<'_>], metadata: &BTreeMap<String, String>) -> Result<()> {
+    for tensor in tensors.iter().filter(|t| t.float == Float::F16) {
+        if let Some(x) = tensor.data.iter().find(|x| !f16::from_f32(**x).is_finite()) {
+            return Err(Error::key(path, &tensor.name, "numbers within the range of f16", x.to_string()));
+        }
+    }
     let encoded: Vec<Vec<u8>> = tensors.iter().map(|t| encode(&t.data, t.float)).collect();
     let mut views = Vec::with_capacity(tensors.len());
     for (tensor, bytes) in tensors.iter().zip(&encoded) {

@@ -77,6 +77,42 @@ fn model() -> (TempDir, String) {
 }
 
 #[test]
+fn the_bare_command_writes_a_story_at_once() {
+    let text = String::from_utf8(out(&[])).unwrap();
+    assert!(text.split_whitespace().count() >= 60, "{text}");
+    assert_eq!(text.as_bytes(), out(&["sample", "--seed", "148"]));
+    // Start, load and first block: the quickest of three, as the machine may be busy.
+    let quickest = (0..3).map(|_| {
+        let start = std::time::Instant::now();
+        out(&["sample", "-n", "4"]);
+        start.elapsed()
+    });
+    let quickest = quickest.min().unwrap();
+    assert!(quickest < std::time::Duration::from_millis(500), "{quickest:?}");
+}
+
+#[test]
+fn the_built_in_model_is_small_and_knows_its_block_sizes() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny");
+    assert!(std::fs::metadata(folder.join("model.safetensors")).unwrap().len() <= 8_000_000);
+    for block in ["1", "4", "8", "32", "256"] {
+        let object = json(&["sample", "-p", "Once upon a time", "-n", "300", "--block", block, "--view", "json"]);
+        assert!(object["tokens"].as_u64().unwrap() > 0, "{object}");
+    }
+}
+
+#[test]
+fn a_model_in_f16_is_the_same_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let to = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    out(&["convert", "models/tiny", &to("f32"), "--to", "f32"]);
+    out(&["convert", &to("f32"), &to("f16"), "--to", "f16"]);
+    let bytes = |dir: &str| std::fs::read(Path::new(dir).join("model.safetensors")).unwrap();
+    assert!(bytes(&to("f16")) == bytes("models/tiny"));
+    refused(&["convert", "models/tiny", &to("f16"), "--to", "f16"], &["f16", "empty folder"]);
+}
+
+#[test]
 fn help_goes_to_stdout_and_shows_an_example() {
     for command in ["sample", "data", "train", "eval", "completions"] {
         let help = String::from_utf8(out(&[command, "--help"])).unwrap();
