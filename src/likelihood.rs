@@ -112,6 +112,11 @@ pub fn measure(
     while start < rows.end {
         let end = rows.end.min(start + how.batch);
         let batch = text.batch(start..end);
+        let holds_mask = |row: &usize| batch.row(*row)[..batch.valid[*row]].contains(&arch.mask);
+        if let Some(row) = (0..batch.rows).find(holds_mask) {
+            let expected = "a text without the mask, which is never predicted";
+            return Err(Error::value("text", expected, format!("the mask in row {}", start + row)));
+        }
         let mut sums: Vec<RowNats> =
             batch.valid.iter().map(|&valid| RowNats { nats: 0.0, tokens: valid.saturating_sub(1) }).collect();
         for draw in 0..draws {

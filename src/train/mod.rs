@@ -82,7 +82,16 @@ impl Run {
         let device = device.clone().autodiff();
         let lock = lock(dir)?;
         let mut sizes = plan.sizes.clone();
-        let (model, optimizer, step, tokens) = if state::path(dir).exists() {
+        let resumed = state::path(dir).exists();
+        if let (true, Some(init)) = (resumed, init) {
+            let expected = "no weights to start from, since the run has its own";
+            return Err(Error::value("--init", expected, init.display().to_string()));
+        }
+        // State is written before the model, so that a model without one is no leftover of a crash.
+        if !resumed && dir.join("model").exists() {
+            return Err(Error::file(state::path(dir), "the state of the run whose model is beside it", "no such file"));
+        }
+        let (model, optimizer, step, tokens) = if resumed {
             let (model, optimizer, progress) = state::load(dir, &plan.arch, &device)?;
             state::check_recipe(dir, &progress.recipe, &plan.recipe)?;
             plan.reader.seek(&progress.cursor)?;
@@ -102,7 +111,12 @@ impl Run {
             (model, optimizer, 0, 0)
         };
         let log = Log::open(&dir.join("log.jsonl"), step)?;
-        Ok(Self { plan, dir: dir.into(), rng, sizes, model, optimizer, step, tokens, log, _lock: lock })
+        let run = Self { plan, dir: dir.into(), rng, sizes, model, optimizer, step, tokens, log, _lock: lock };
+        if resumed {
+            // A crash may have come between the state and its model.
+            run.save_model()?;
+        }
+        Ok(run)
     }
 
     /// Trains to the end of the recipe, or until the observer asks to stop.
@@ -260,10 +274,14 @@ impl Run {
                 return Err(Error::Diverged { step: self.step, what: "value of a parameter", value: f64::from(*bad) });
             }
         }
+        state::save(&self.dir, &self.model, &self.optimizer, &progress)?;
+        self.save_model()
+    }
+
+    fn save_model(&self) -> Result<()> {
         let model = self.dir.join("model");
         dit::save(&model, &self.averaged(), Float::F32)?;
-        self.plan.tokenizer.save(&model)?;
-        state::save(&self.dir, &self.model, &self.optimizer, &progress)
+        self.plan.tokenizer.save(&model)
     }
 }
 

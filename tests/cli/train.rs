@@ -135,9 +135,12 @@ fn a_run_goes_on_only_under_its_own_recipe() {
     };
     on("seed=5", &["`seed`", "0, as when the run was started", "5"]);
     on("model.dropout=0.2", &["`model.dropout`", "0.1", "0.2"]);
+    refused(&["train", &recipe, "--out", &dir, "--resume", "--init", "models/tiny"], &["--init", "models/tiny"]);
     on("data.toy=61", &["`data.toy`", "60", "61"]);
     out(&["train", &recipe, "--out", &dir, "--resume", "--set", "train.lr=1e-3"]);
     assert_eq!(losses(&dir).len(), 6);
+    fs::remove_dir_all(Path::new(&dir).join("state")).unwrap();
+    refused(&["train", &recipe, "--out", &dir, "--resume"], &["state.safetensors", "no such file"]);
 }
 
 #[test]
