@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file that can't be opened, read or written.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: expected a file or folder to read or write, found: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
