@@ -102,11 +102,6 @@ impl Texts {
         &self.ignored
     }
 
-    /// Bytes on disk (compressed where the files are), to measure progress against.
-    pub fn disk_bytes(&self) -> u64 {
-        self.files.iter().filter_map(|(path, _)| std::fs::metadata(path).ok()).map(|meta| meta.len()).sum()
-    }
-
     /// All documents of all files, in order. Documents that hold nothing but white space come too: whoever leaves them
     /// out counts them.
     pub fn documents(&self) -> Documents<'_> {

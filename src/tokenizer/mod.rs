@@ -268,14 +268,6 @@ impl Tokenizer {
         }
     }
 
-    /// The id of a token by its exact name in the file.
-    pub fn id_of(&self, name: &str) -> Option<u32> {
-        match &self.kind {
-            Kind::Bytes => None,
-            Kind::Model { inner, .. } => inner.token_to_id(name),
-        }
-    }
-
     /// The name of an id in the file (`<bos>`, `Ġthe`, `##ing`); for text, see [`Tokenizer::token_bytes`].
     pub fn name(&self, id: u32) -> Option<String> {
         match &self.kind {
