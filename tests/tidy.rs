@@ -210,7 +210,7 @@ fn the_check_runs_the_commands_of_the_readme() {
 /// What a command left where it was run is no part of the project.
 #[test]
 fn nothing_stray_lies_at_the_root() {
-    for entry in std::fs::read_dir(root()).unwrap() {
+    for entry in fs::read_dir(root()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         let stray =
             [".txt", ".json", ".jsonl", ".zst", ".gz", ".svg", ".log", ".bin"].iter().any(|end| name.ends_with(end));
