@@ -1,6 +1,9 @@
 //! Bytes to named tensors and back. Knows files and numbers, no model.
 
+pub mod numbers;
 pub mod safetensors;
+
+pub use numbers::{Stored, Type};
 
 use std::fs::File;
 use std::io::Write;
