@@ -23,6 +23,8 @@ pub mod pass;
 #[cfg(feature = "train")]
 pub mod model;
 
+pub mod engine;
+
 #[cfg(feature = "train")]
 pub mod checkpoint;
 #[cfg(feature = "train")]

@@ -1,0 +1,259 @@
+//! Plain loops over arrays of sixteen, which every compiler vectorises for its machine, and against which the other sets are
+//! tested.
+
+use half::f16;
+
+use super::{Kernel, LANES, Quants, Simd};
+
+/// Any machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Portable;
+
+/// Activations as they are.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub struct Plain {
+    bytes: [i8; 32],
+    starts: Starts,
+}
+
+impl Quants for Plain {
+    fn new(bytes: &[i8; 32], scale: f32) -> Self {
+        Self { bytes: *bytes, starts: Starts::new(bytes, scale) }
+    }
+
+    fn scale(&self) -> f32 {
+        self.starts.scale
+    }
+
+    fn total(&self) -> f32 {
+        self.starts.total
+    }
+}
+
+/// Sums of the first and the last sixteen.
+fn halves(bytes: &[i8; 32]) -> [i32; 2] {
+    let sum = |part: &[i8]| part.iter().map(|&x| i32::from(x)).sum();
+    [sum(&bytes[..16]), sum(&bytes[16..])]
+}
+
+/// Where sums of products start, so that weights may be unsigned: minus the zero of each type times the sum of the activations.
+#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C)]
+pub(super) struct Starts {
+    /// Weights that count from 128.
+    pub eight: i32,
+    /// From 8.
+    pub four: i32,
+    /// From 32, by sixteen of inputs.
+    pub six: [i32; 2],
+    /// Scale times the sum of the activations.
+    pub total: f32,
+    /// The scale.
+    pub scale: f32,
+}
+
+impl Starts {
+    #[inline(always)]
+    pub fn new(bytes: &[i8; 32], scale: f32) -> Self {
+        let [a, b] = halves(bytes);
+        Self {
+            eight: -128 * (a + b),
+            four: -8 * (a + b),
+            six: [-32 * a, -32 * b],
+            total: scale * (a + b) as f32,
+            scale,
+        }
+    }
+}
+
+type F = [f32; LANES];
+type I = [i32; LANES];
+
+#[inline(always)]
+fn map2<T: Copy, U>(a: [T; LANES], b: [T; LANES], f: impl Fn(T, T) -> U) -> [U; LANES] {
+    std::array::from_fn(|i| f(a[i], b[i]))
+}
+
+/// Adds the products of one group of four inputs: `weights[16 outputs][4]` by 4 activations.
+#[inline(always)]
+fn group(acc: &mut I, weights: impl Fn(usize) -> i32, bytes: &[i8]) {
+    for (output, acc) in acc.iter_mut().enumerate() {
+        for (input, &byte) in bytes.iter().enumerate() {
+            *acc += weights(output * 4 + input) * i32::from(byte);
+        }
+    }
+}
+
+impl Simd for Portable {
+    type F = F;
+    type I = I;
+    type Q = Plain;
+    const ROWS: usize = 4;
+
+    fn vectorise<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> F {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn load(self, from: &[f32; 16]) -> F {
+        *from
+    }
+    #[inline(always)]
+    fn store(self, x: F, to: &mut [f32; 16]) {
+        *to = x;
+    }
+    #[inline(always)]
+    fn load_f16(self, from: &[u8; 32]) -> F {
+        std::array::from_fn(|i| f16::from_le_bytes([from[2 * i], from[2 * i + 1]]).to_f32())
+    }
+    #[inline(always)]
+    fn store_f16(self, x: F, to: &mut [u8; 32]) {
+        for (to, x) in to.as_chunks_mut::<2>().0.iter_mut().zip(x) {
+            *to = f16::from_f32(x).to_le_bytes();
+        }
+    }
+    #[inline(always)]
+    fn add(self, a: F, b: F) -> F {
+        map2(a, b, |a, b| a + b)
+    }
+    #[inline(always)]
+    fn sub(self, a: F, b: F) -> F {
+        map2(a, b, |a, b| a - b)
+    }
+    #[inline(always)]
+    fn mul(self, a: F, b: F) -> F {
+        map2(a, b, |a, b| a * b)
+    }
+    #[inline(always)]
+    fn div(self, a: F, b: F) -> F {
+        map2(a, b, |a, b| a / b)
+    }
+    #[inline(always)]
+    fn fma(self, a: F, b: F, c: F) -> F {
+        std::array::from_fn(|i| a[i] * b[i] + c[i])
+    }
+    #[inline(always)]
+    fn max(self, a: F, b: F) -> F {
+        map2(a, b, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    fn min(self, a: F, b: F) -> F {
+        map2(a, b, |a, b| if a < b { a } else { b })
+    }
+    #[inline(always)]
+    fn round(self, x: F) -> I {
+        x.map(|x| x.round_ties_even() as i32)
+    }
+    #[inline(always)]
+    fn float(self, x: I) -> F {
+        x.map(|x| x as f32)
+    }
+    #[inline(always)]
+    fn bits(self, x: I) -> F {
+        x.map(|x| f32::from_bits(x as u32))
+    }
+
+    #[inline(always)]
+    fn splat_i(self, x: i32) -> I {
+        [x; LANES]
+    }
+    #[inline(always)]
+    fn load_i(self, from: &[u8; 64]) -> I {
+        let (chunks, _) = from.as_chunks::<4>();
+        std::array::from_fn(|i| i32::from_le_bytes(chunks[i]))
+    }
+    #[inline(always)]
+    fn store_i(self, x: I, to: &mut [i32; 16]) {
+        *to = x;
+    }
+    #[inline(always)]
+    fn load_u8(self, from: &[u8; 16]) -> I {
+        from.map(i32::from)
+    }
+    #[inline(always)]
+    fn load_i8(self, from: &[u8; 16]) -> I {
+        from.map(|x| i32::from(x as i8))
+    }
+    #[inline(always)]
+    fn add_i(self, a: I, b: I) -> I {
+        map2(a, b, |a, b| a.wrapping_add(b))
+    }
+    #[inline(always)]
+    fn and(self, a: I, b: I) -> I {
+        map2(a, b, |a, b| a & b)
+    }
+    #[inline(always)]
+    fn or(self, a: I, b: I) -> I {
+        map2(a, b, |a, b| a | b)
+    }
+    #[inline(always)]
+    fn shl<const N: i32>(self, x: I) -> I {
+        x.map(|x| x << N)
+    }
+    #[inline(always)]
+    fn shr<const N: i32>(self, x: I) -> I {
+        x.map(|x| ((x as u32) >> N) as i32)
+    }
+
+    #[inline(always)]
+    fn sum(self, x: F) -> f32 {
+        // Halves folded onto each other: the order that a vector machine sums in.
+        let x: [f32; 8] = std::array::from_fn(|i| x[i] + x[i + 8]);
+        let x: [f32; 4] = std::array::from_fn(|i| x[i] + x[i + 4]);
+        (x[0] + x[2]) + (x[1] + x[3])
+    }
+    #[inline(always)]
+    fn largest(self, x: F) -> f32 {
+        x.into_iter().fold(f32::NEG_INFINITY, f32::max)
+    }
+
+    #[inline(always)]
+    fn prefetch(self, _: *const u8) {}
+
+    #[inline(always)]
+    fn dot8<const R: usize>(self, weights: &[u8; 1024], rows: &[Plain; R]) -> [[I; R]; 2] {
+        [&weights[..512], &weights[512..]].map(|weights| {
+            rows.each_ref().map(|row| {
+                let mut acc = [row.starts.eight; LANES];
+                for (weights, bytes) in weights.as_chunks::<64>().0.iter().zip(row.bytes.chunks(4)) {
+                    group(&mut acc, |i| i32::from(weights[i]), bytes);
+                }
+                acc
+            })
+        })
+    }
+
+    #[inline(always)]
+    fn dot4<const R: usize, const ZERO: i32>(self, weights: &[u8; 256], rows: &[Plain; R]) -> [I; R] {
+        rows.each_ref().map(|row| {
+            let mut acc = [if ZERO == 8 { row.starts.four } else { 0 }; LANES];
+            let (low, high) = row.bytes.split_at(16);
+            for ((weights, low), high) in weights.as_chunks::<64>().0.iter().zip(low.chunks(4)).zip(high.chunks(4)) {
+                group(&mut acc, |i| i32::from(weights[i] & 15), low);
+                group(&mut acc, |i| i32::from(weights[i] >> 4), high);
+            }
+            acc
+        })
+    }
+
+    #[inline(always)]
+    fn dot6<const R: usize>(self, low: &[u8; 256], high: &[u8; 128], rows: &[Plain; R]) -> [[I; R]; 2] {
+        let (low, high) = (low.as_chunks::<64>().0, high.as_chunks::<64>().0);
+        [0, 1].map(|half| {
+            rows.each_ref().map(|row| {
+                let mut acc = [row.starts.six[half]; LANES];
+                for g in 0..4 {
+                    let upper = |i: usize| i32::from(high[half][i] >> (2 * g) & 3) << 4;
+                    let lower = |i: usize| i32::from(low[g][i] >> (4 * half) & 15);
+                    group(&mut acc, |i| upper(i) | lower(i), &row.bytes[half * 16 + g * 4..][..4]);
+                }
+                acc
+            })
+        })
+    }
+}
