@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bd3::arch::{Arch, Objective, SizeClip, SpecialIds};
+use bd3::arch::{Arch, Dit, Objective, Shape, SizeClip, SpecialIds};
 use bd3::checkpoint::{Config, dit};
 use bd3::data::{Cursor, reader::Place};
 use bd3::format::safetensors::Float;
@@ -24,14 +24,13 @@ fn arch() -> Arch {
         mask: 11,
         special: SpecialIds { bos: Some(9), eos: Some(10), pad: None },
         hidden: 8,
-        cond: 4,
         layers: 1,
         heads: 2,
         length: 8,
-        dropout: 0.1,
         objective: Objective::Masked,
         block: 4,
         sizes: vec![SizeClip { size: 4, beta: 0.45, omega: 0.95 }, SizeClip { size: 8, beta: 1e-3, omega: 1.0 }],
+        shape: Shape::Dit(Dit { cond: 4, dropout: 0.1 }),
     }
 }
 
@@ -66,7 +65,8 @@ fn what_is_written_reads_back() {
         let block = if objective == Objective::NextToken { 1 } else { 8 };
         let sizes = vec![SizeClip { size: block, beta: 1e-3, omega: 1.0 }];
         let cond = if objective == Objective::NextToken { 0 } else { 4 };
-        let arch = Arch { objective, block, sizes, cond, ..arch() };
+        let shape = Shape::Dit(Dit { cond, dropout: 0.1 });
+        let arch = Arch { objective, block, sizes, shape, ..arch() };
         let dir = tempfile::tempdir().unwrap();
         dit::save(dir.path(), &init::fresh(&arch, &Device::flex(), &Rng::new(1)).unwrap(), Float::F16).unwrap();
         assert_eq!(dit::Checkpoint::open(dir.path()).unwrap().arch, arch);

@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use serde_json::{Value, json};
 
 use super::Config;
-use crate::arch::{Arch, Objective, ROTARY_BASE, SizeClip, SpecialIds};
+use crate::arch::{self, Arch, Objective, ROTARY_BASE, Shape, SizeClip, SpecialIds};
 use crate::error::{Error, Result};
 use crate::format::safetensors::{self as st, Float, Named, Tensors};
 use crate::format::write_atomic;
@@ -133,20 +133,20 @@ pub fn read_config(config: &Config) -> Result<Arch> {
         _ => length,
     };
     let id = |key: &str| config.opt_usize(key).map(|v| v.map(|v| v as u32));
+    let cond = if objective == Objective::NextToken { 0 } else { config.usize("cond_dim")? };
     let arch = Arch {
         vocab,
         // The official vocabulary is the tokenizer's plus a mask at the end, unless ours says otherwise.
         mask: id("mask_token_id")?.unwrap_or((vocab.max(1) - 1) as u32),
         special: SpecialIds { bos: id("bos_token_id")?, eos: id("eos_token_id")?, pad: id("pad_token_id")? },
         hidden: config.usize("hidden_dim")?,
-        cond: if objective == Objective::NextToken { 0 } else { config.usize("cond_dim")? },
         layers: config.usize("n_blocks")?,
         heads: config.usize("n_heads")?,
         length,
-        dropout: config.opt_f64("dropout")?.unwrap_or(0.0),
         objective,
         block,
         sizes: read_sizes(config, block)?,
+        shape: Shape::Dit(arch::Dit { cond, dropout: config.opt_f64("dropout")?.unwrap_or(0.0) }),
     };
     arch.check(&config.path().display().to_string())?;
     Ok(arch)
@@ -175,12 +175,13 @@ fn read_sizes(config: &Config, block: usize) -> Result<Vec<SizeClip>> {
 }
 
 /// The config.json of a description.
-pub fn config_json(arch: &Arch) -> Value {
+pub fn config_json(arch: &Arch) -> Result<Value> {
+    let dit = arch.dit()?;
     let clip = arch.sizes.iter().find(|s| s.size == arch.block);
     let (beta, omega) = clip.map_or((1e-3, 1.0), |c| (c.beta, c.omega));
     let sizes: Vec<Value> =
         arch.sizes.iter().map(|s| json!({"size": s.size, "beta": s.beta, "omega": s.omega})).collect();
-    json!({
+    Ok(json!({
         "architectures": ["BD3LM"],
         "auto_map": {
             "AutoConfig": format!("{ADAPTERS}configuration_bd3lm.BD3LMConfig"),
@@ -195,11 +196,11 @@ pub fn config_json(arch: &Arch) -> Value {
         "eos_token_id": arch.special.eos,
         "pad_token_id": arch.special.pad,
         "hidden_dim": arch.hidden,
-        "cond_dim": arch.cond,
+        "cond_dim": dit.cond,
         "n_blocks": arch.layers,
         "n_heads": arch.heads,
         "model_length": arch.length,
-        "dropout": arch.dropout,
+        "dropout": dit.dropout,
         "adaln": arch.modulated(),
         "causal": arch.objective == Objective::NextToken,
         "cross_attn": arch.objective == Objective::Masked && arch.sizes.iter().any(|s| s.size < arch.length),
@@ -210,7 +211,7 @@ pub fn config_json(arch: &Arch) -> Value {
         "sampling_eps_min": beta,
         "sampling_eps_max": omega,
         "torch_dtype": "float32",
-    })
+    }))
 }
 
 /// Writes `config.json` and `model.safetensors` into a folder, each atomically. The folder is made if need be.
@@ -236,6 +237,6 @@ pub fn save(dir: &Path, model: &Dit, float: Float) -> Result<()> {
     }
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     st::write(&dir.join("model.safetensors"), &tensors, &metadata)?;
-    let text = serde_json::to_string_pretty(&config_json(arch)).map_err(|e| Error::Run(e.to_string()))?;
+    let text = serde_json::to_string_pretty(&config_json(arch)?).map_err(|e| Error::Run(e.to_string()))?;
     write_atomic(&dir.join("config.json"), |out| writeln!(out, "{text}"))
 }

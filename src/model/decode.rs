@@ -44,12 +44,14 @@ impl Decoder {
     /// Builds a decoder from parameters, as [`super::Dit::from_parameters`] does.
     ///
     /// # Errors
-    /// A score-entropy model: it answers with ratios at a noise level, which no rule here can use.
+    /// A score-entropy model: it answers with ratios at a noise level, which no rule here can use. A description of another
+    /// shape.
     pub fn from_parameters(arch: &Arch, mut take: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>) -> Result<Self> {
         if arch.objective == Objective::Score {
             let expected = "a masked-diffusion or next-token model (a score-entropy model can be trained and measured)";
             return Err(Error::value("model", expected, "a score-entropy model"));
         }
+        arch.dit()?;
         let mut all = HashMap::new();
         for (name, shape) in arch.tensors() {
             let data = take(&name, &shape)?;

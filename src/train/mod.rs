@@ -184,7 +184,7 @@ impl Run {
     /// The loss of one micro-batch as a scalar of the graph; none where nothing happens to be masked.
     fn loss(&self, micro: &Micro, parts: f64, rng: &mut Rng) -> Result<Option<Tensor<2>>> {
         let arch = &self.plan.arch;
-        let keep = (1.0 - arch.dropout) as f32;
+        let keep = (1.0 - arch.dit()?.dropout) as f32;
         let sigma: Vec<f32> = micro.noise.iter().map(|n| n.sigma as f32).collect();
         let sigma = (!sigma.is_empty()).then_some(sigma.as_slice());
         let view = View { batch: micro.rows, block: micro.block, sigma, dropout: Dropout { key: rng.bits(), keep } };
