@@ -5,6 +5,7 @@
 #[cfg(feature = "app")]
 mod cli;
 mod data;
+mod gguf;
 #[cfg(feature = "train")]
 mod hostile;
 #[cfg(feature = "train")]

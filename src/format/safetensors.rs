@@ -3,18 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use memmap2::Mmap;
+use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
-use super::{map_file, write_atomic};
+use super::mapped::Bytes;
+use super::{Stored, Type, finite, write_atomic};
 use crate::error::{Error, Result};
-
-/// Where the bytes of a file live.
-enum Bytes {
-    Mapped(Mmap),
-    Static(&'static [u8]),
-}
 
 /// One entry of a file's header.
 #[derive(Clone, Debug)]
@@ -36,10 +30,7 @@ pub struct Tensors {
 impl Tensors {
     /// Opens and checks a file.
     pub fn open(path: &Path) -> Result<Self> {
-        if std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len() == 0 {
-            return Err(Error::file(path, "a safetensors file", "an empty file"));
-        }
-        Self::parse(path, Bytes::Mapped(map_file(path)?))
+        Self::parse(path, Bytes::open(path, "a safetensors file")?)
     }
 
     /// Reads a file that is part of the binary; `name` stands for its path in errors.
@@ -95,45 +86,47 @@ impl Tensors {
     /// A tensor as f32, whatever float type the file has. A missing name, another shape or a number that is not finite is an
     /// error.
     pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let entry = self.entry(name, shape)?;
-        let data = &self.bytes.as_slice()[entry.start..entry.end];
-        let numbers: Vec<f32> = match entry.dtype {
-            Dtype::F16 => chunks(data, |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => chunks(data, |b| bf16::from_le_bytes(b).to_f32()),
-            _ => chunks(data, f32::from_le_bytes),
-        };
-        match numbers.iter().position(|x| !x.is_finite()) {
-            None => Ok(numbers),
-            Some(i) => Err(Error::key(&self.path, name, "finite numbers", format!("{} at index {i}", numbers[i]))),
+        finite(&self.path, name, self.stored(name, shape)?.f32())
+    }
+
+    /// A float tensor as the file has it, not copied. A missing name, another shape or numbers that are no floats are an error.
+    pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
+        let (entry, ty) = self.entry(name, shape)?;
+        let bytes = &self.bytes.as_slice()[entry.start..entry.end];
+        Ok(Stored { ty, shape: entry.shape.clone(), bytes: bytes.into() })
+    }
+
+    /// Lets the system take back the memory that a tensor of a mapped file holds; it can still be read, from the file anew.
+    pub fn release(&self, name: &str) {
+        if let Some(entry) = self.entries.get(name) {
+            self.bytes.release(entry.start..entry.end);
         }
     }
 
-    fn entry(&self, name: &str, shape: &[usize]) -> Result<&Entry> {
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<(&Entry, Type)> {
         let wanted = || format!("a float tensor of shape {shape:?}");
         let entry = self.entries.get(name).ok_or_else(|| {
             let near = self.entries.keys().find(|k| k.rsplit('.').next() == name.rsplit('.').next());
             let hint = near.map_or(String::new(), |k| format!(" (the file has `{k}`, for one)"));
             Error::key(&self.path, name, wanted(), format!("no such tensor{hint}"))
         })?;
-        if entry.shape != shape || !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            let found = format!("{:?} of shape {:?}", entry.dtype, entry.shape);
-            return Err(Error::key(&self.path, name, wanted(), found));
-        }
-        Ok(entry)
-    }
-}
-
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(map) => map,
-            Bytes::Static(slice) => slice,
+        match float_type(entry.dtype) {
+            Some(ty) if entry.shape == shape => Ok((entry, ty)),
+            _ => {
+                let found = format!("{:?} of shape {:?}", entry.dtype, entry.shape);
+                Err(Error::key(&self.path, name, wanted(), found))
+            }
         }
     }
 }
 
-fn chunks<const N: usize, T>(data: &[u8], convert: impl Fn([u8; N]) -> T) -> Vec<T> {
-    data.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect()
+fn float_type(dtype: Dtype) -> Option<Type> {
+    match dtype {
+        Dtype::F32 => Some(Type::F32),
+        Dtype::F16 => Some(Type::F16),
+        Dtype::BF16 => Some(Type::Bf16),
+        _ => None,
+    }
 }
 
 /// The float types we write.
