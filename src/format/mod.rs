@@ -1,5 +1,6 @@
 //! Bytes to named tensors and back. Knows files and numbers, no model.
 
+pub mod gguf;
 mod mapped;
 pub mod numbers;
 pub mod quant;
