@@ -23,7 +23,6 @@ pub mod pass;
 #[cfg(feature = "train")]
 pub mod model;
 
-#[cfg(feature = "train")]
 pub mod checkpoint;
 #[cfg(feature = "train")]
 pub mod loss;

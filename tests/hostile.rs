@@ -5,9 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bd3::arch::{Arch, Dit, Objective, Shape, SizeClip, SpecialIds};
-use bd3::checkpoint::{Config, dit};
+use bd3::checkpoint::{self, Checkpoint, Config, dit};
 use bd3::data::{Cursor, reader::Place};
-use bd3::format::safetensors::Float;
+use bd3::format::Type;
 use bd3::rng::Rng;
 use bd3::train::init;
 use bd3::train::optim::Optimizer;
@@ -37,12 +37,12 @@ fn arch() -> Arch {
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let model = init::fresh(&arch(), &Device::flex(), &Rng::new(1)).unwrap();
-    dit::save(dir.path(), &model, Float::F32).unwrap();
+    checkpoint::save_network(dir.path(), &model, Type::F32).unwrap();
     dir
 }
 
 fn open(dir: &Path) -> bd3::Result<Arch> {
-    let checkpoint = dit::Checkpoint::open(dir)?;
+    let checkpoint = Checkpoint::open(dir)?;
     checkpoint.model(&Device::flex())?;
     checkpoint.decoder()?;
     Ok(checkpoint.arch)
@@ -68,8 +68,9 @@ fn what_is_written_reads_back() {
         let shape = Shape::Dit(Dit { cond, dropout: 0.1 });
         let arch = Arch { objective, block, sizes, shape, ..arch() };
         let dir = tempfile::tempdir().unwrap();
-        dit::save(dir.path(), &init::fresh(&arch, &Device::flex(), &Rng::new(1)).unwrap(), Float::F16).unwrap();
-        assert_eq!(dit::Checkpoint::open(dir.path()).unwrap().arch, arch);
+        let network = init::fresh(&arch, &Device::flex(), &Rng::new(1)).unwrap();
+        checkpoint::save_network(dir.path(), &network, Type::F16).unwrap();
+        assert_eq!(Checkpoint::open(dir.path()).unwrap().arch, arch);
     }
 }
 

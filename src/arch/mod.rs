@@ -155,6 +155,12 @@ impl Arch {
         }
     }
 
+    /// The rotary frequencies, `base^(-2i / rotary_dim)` for i in `0..rotary_dim / 2`, in radians per position.
+    pub fn rotary_frequencies(&self) -> Vec<f32> {
+        let (dim, base) = (self.rotary_dim(), self.rotary_base());
+        (0..dim / 2).map(|i| base.powf(-(2.0 * i as f64) / dim as f64) as f32).collect()
+    }
+
     /// The norms' epsilon.
     pub fn norm_eps(&self) -> f32 {
         match &self.shape {

@@ -6,6 +6,7 @@ pub mod numbers;
 pub mod quant;
 pub mod safetensors;
 
+pub use gguf::Header;
 pub use mapped::map_file;
 pub use numbers::{Stored, Type};
 

@@ -1,13 +1,13 @@
-//! safetensors: named tensors in one file. Reads from a mapped file or from bytes inside the binary; writes f32 and f16.
+//! safetensors: named tensors in one file. Reads from a mapped file or from bytes inside the binary; writes the plain float types.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use half::f16;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
 use super::mapped::Bytes;
-use super::{Stored, Type, finite, write_atomic};
+use super::{Header, Stored, Type, finite, write_atomic};
 use crate::error::{Error, Result};
 
 /// One entry of a file's header.
@@ -129,53 +129,65 @@ fn float_type(dtype: Dtype) -> Option<Type> {
     }
 }
 
-/// The float types we write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Float {
-    /// 32 bits.
-    F32,
-    /// 16 bits, IEEE half.
-    F16,
-}
-
-/// A tensor to be written.
-pub struct Named<'a> {
-    /// Its key.
-    pub name: String,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// Its numbers, row major.
-    pub data: std::borrow::Cow<'a, [f32]>,
-    /// How they are stored.
-    pub float: Float,
-}
-
-/// Writes a file atomically: the tensors, in the order given, and string metadata.
-pub fn write(path: &Path, tensors: &[Named<'_>], metadata: &BTreeMap<String, String>) -> Result<()> {
-    for tensor in tensors.iter().filter(|t| t.float == Float::F16) {
-        if let Some(x) = tensor.data.iter().find(|x| !f16::from_f32(**x).is_finite()) {
-            return Err(Error::key(path, &tensor.name, "numbers within the range of f16", x.to_string()));
-        }
+/// Writes a file atomically: string metadata, and the tensors, of which one at a time is in memory. `data` is asked for the bytes
+/// of each.
+///
+/// # Errors
+/// A type that this format does not have; bytes that are not the tensor's. Nothing is written then, nor where `data` fails.
+pub fn write<'a>(
+    path: &Path,
+    metadata: &BTreeMap<String, String>,
+    tensors: &[Header],
+    mut data: impl FnMut(&Header) -> Result<Cow<'a, [u8]>>,
+) -> Result<()> {
+    let mut order = Vec::with_capacity(tensors.len());
+    for tensor in tensors {
+        let dtype = dtype(tensor.ty)
+            .ok_or_else(|| Error::key(path, &tensor.name, "one of the types f32, f16, bf16", tensor.ty.name()))?;
+        order.push((tensor, dtype));
     }
-    let encoded: Vec<Vec<u8>> = tensors.iter().map(|t| encode(&t.data, t.float)).collect();
-    let mut views = Vec::with_capacity(tensors.len());
-    for (tensor, bytes) in tensors.iter().zip(&encoded) {
-        let dtype = match tensor.float {
-            Float::F32 => Dtype::F32,
-            Float::F16 => Dtype::F16,
-        };
-        let view = TensorView::new(dtype, tensor.shape.clone(), bytes)
-            .map_err(|e| Error::key(path, &tensor.name, format!("data of shape {:?}", tensor.shape), e.to_string()))?;
-        views.push((tensor.name.as_str(), view));
-    }
+    // The order of the official writer, so that equal tensors make equal files.
+    order.sort_by(|(left, a), (right, b)| b.cmp(a).then(left.name.cmp(&right.name)));
+    let mut end = 0;
+    let info = |&(tensor, dtype): &(&Header, Dtype)| {
+        let start = end;
+        end += tensor.shape.iter().product::<usize>() * tensor.ty.block_bytes();
+        (tensor.name.clone(), TensorInfo { dtype, shape: tensor.shape.clone(), data_offsets: (start, end) })
+    };
+    let infos: Vec<(String, TensorInfo)> = order.iter().map(info).collect();
+    let sizes: Vec<usize> = infos.iter().map(|(_, info)| info.data_offsets.1 - info.data_offsets.0).collect();
     let metadata = (!metadata.is_empty()).then(|| metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
-    let file = safetensors::serialize(views, metadata).map_err(|e| Error::Run(format!("{}: {e}", path.display())))?;
-    write_atomic(path, |out| out.write_all(&file))
+    let failed = |e: &dyn std::fmt::Display| Error::Run(format!("{}: {e}", path.display()));
+    let metadata = Metadata::new(metadata, infos).map_err(|e| failed(&e))?;
+    let mut head = serde_json::to_vec(&metadata).map_err(|e| failed(&e))?;
+    head.resize(head.len().next_multiple_of(8), b' ');
+    let mut failed = None;
+    let written = write_atomic(path, |out| {
+        out.write_all(&(head.len() as u64).to_le_bytes())?;
+        out.write_all(&head)?;
+        for ((tensor, _), size) in order.iter().zip(sizes) {
+            let bytes = data(tensor).and_then(|bytes| match bytes.len() == size {
+                true => Ok(bytes),
+                false => Err(Error::key(path, &tensor.name, format!("{size} bytes"), bytes.len().to_string())),
+            });
+            match bytes {
+                Ok(bytes) => out.write_all(&bytes)?,
+                Err(e) => {
+                    failed = Some(e);
+                    return Err(std::io::ErrorKind::Other.into());
+                }
+            }
+        }
+        Ok(())
+    });
+    failed.map_or(written, Err)
 }
 
-fn encode(data: &[f32], float: Float) -> Vec<u8> {
-    match float {
-        Float::F32 => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Float::F16 => data.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
+fn dtype(ty: Type) -> Option<Dtype> {
+    match ty {
+        Type::F32 => Some(Dtype::F32),
+        Type::F16 => Some(Dtype::F16),
+        Type::Bf16 => Some(Dtype::BF16),
+        _ => None,
     }
 }

@@ -12,8 +12,8 @@ use super::dit::sinusoids;
 use super::fused::matmul::{Matrix, MatrixMut, Write, linear_forward, matmul};
 use super::fused::norm::{Modulation, norm_modulate_forward};
 use super::fused::residual::{Branch, Dropout, residual_forward};
-use super::fused::{embed, gelu, rotary::Rotary};
-use crate::arch::{Arch, FREQUENCIES, Objective, ROTARY_BASE};
+use super::fused::{embed, gelu};
+use crate::arch::{Arch, FREQUENCIES, Objective};
 use crate::error::{Error, Result};
 use crate::pass::{Cache, Denoiser, Lane, Proposal, propose};
 
@@ -93,7 +93,7 @@ impl Decoder {
             norm_final: get("output_layer.norm_final.weight"),
             modulation_final,
             head: ["weight", "bias"].map(|n| get(&format!("output_layer.linear.{n}"))),
-            frequencies: Rotary::frequencies(arch.head_dim(), ROTARY_BASE),
+            frequencies: arch.rotary_frequencies(),
         })
     }
 

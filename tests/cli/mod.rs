@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use bd3::arch::{Arch, Dit, Objective, Shape, SizeClip, SpecialIds};
-use bd3::checkpoint::dit;
-use bd3::format::safetensors::Float;
+use bd3::checkpoint;
+use bd3::format::Type;
 use bd3::rng::Rng;
 use bd3::tokenizer::Tokenizer;
 use bd3::train::init;
@@ -69,7 +69,7 @@ fn model() -> (TempDir, String) {
     };
     let dir = tempfile::tempdir().unwrap();
     let network = init::fresh(&arch, &Device::flex(), &Rng::new(1)).unwrap();
-    dit::save(dir.path(), &network, Float::F32).unwrap();
+    checkpoint::save_network(dir.path(), &network, Type::F32).unwrap();
     tokenizer.save(dir.path()).unwrap();
     let path = dir.path().to_str().unwrap().to_string();
     (dir, path)
