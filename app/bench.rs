@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use bd3::arch::{Arch, Objective, SizeClip, SpecialIds};
+use bd3::arch::{Arch, Dit, Objective, Shape, SizeClip, SpecialIds};
 use bd3::data::{Packing, Reader, Shard, Source, Tail, Wrap};
 use bd3::model::fused::matmul::{Matrix, product};
 use bd3::noise::{Clip, Schedule};
@@ -113,14 +113,13 @@ fn plan() -> Result<Plan> {
         mask: special.mask,
         special: SpecialIds { bos: special.bos, eos: special.eos, pad: special.pad },
         hidden: recipe.model.hidden,
-        cond: recipe.model.cond,
         layers: recipe.model.layers,
         heads: recipe.model.heads,
         length: LENGTH,
-        dropout: recipe.model.dropout,
         objective: Objective::Masked,
         block: BLOCK,
         sizes: vec![SizeClip { size: BLOCK, beta: Clip::FULL.beta(), omega: Clip::FULL.omega() }],
+        shape: Shape::Dit(Dit { cond: recipe.model.cond, dropout: recipe.model.dropout }),
     };
     Ok(Plan {
         recipe,

@@ -2,10 +2,8 @@
 
 use std::path::PathBuf;
 
-use bd3::checkpoint::dit;
 use bd3::data::build::check_out;
-use bd3::format::safetensors::Float;
-use burn::tensor::Device;
+use bd3::format::Type;
 use clap::{Args, ValueEnum};
 
 use crate::{model, view};
@@ -20,25 +18,28 @@ pub struct ConvertArgs {
     out: PathBuf,
     /// How each number is stored
     #[arg(long, value_enum)]
-    to: FloatName,
+    to: TypeName,
 }
 
-/// See [`Float`].
+/// See [`Type`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum FloatName {
+#[value(rename_all = "snake_case")]
+enum TypeName {
     F32,
     F16,
+    Bf16,
 }
 
 /// Runs the command.
 pub fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     check_out(&args.out)?;
     let model = model::open(Some(&args.model))?;
-    let float = match args.to {
-        FloatName::F32 => Float::F32,
-        FloatName::F16 => Float::F16,
+    let ty = match args.to {
+        TypeName::F32 => Type::F32,
+        TypeName::F16 => Type::F16,
+        TypeName::Bf16 => Type::Bf16,
     };
-    dit::save(&args.out, &model.checkpoint.model(&Device::flex())?, float)?;
+    model.checkpoint.save(&args.out, ty)?;
     model.tokenizer.save(&args.out)?;
     Ok(view::print(&format!("{}\n", args.out.display()))?)
 }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use bd3::checkpoint::{Config, dit::Checkpoint};
+use bd3::checkpoint::{Checkpoint, Config};
 use bd3::format::safetensors::Tensors;
 use bd3::tokenizer::{Special, Tokenizer};
 use bd3::{Error, Result};

@@ -25,7 +25,6 @@ pub mod model;
 
 pub mod engine;
 
-#[cfg(feature = "train")]
 pub mod checkpoint;
 #[cfg(feature = "train")]
 pub mod loss;

@@ -4,10 +4,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bd3::arch::{Arch, Objective, SizeClip, SpecialIds};
-use bd3::checkpoint::{Config, dit};
+use bd3::arch::{Arch, Dit, Objective, Shape, SizeClip, SpecialIds};
+use bd3::checkpoint::{self, Checkpoint, Config, dit};
 use bd3::data::{Cursor, reader::Place};
-use bd3::format::safetensors::Float;
+use bd3::format::Type;
 use bd3::rng::Rng;
 use bd3::train::init;
 use bd3::train::optim::Optimizer;
@@ -24,26 +24,25 @@ fn arch() -> Arch {
         mask: 11,
         special: SpecialIds { bos: Some(9), eos: Some(10), pad: None },
         hidden: 8,
-        cond: 4,
         layers: 1,
         heads: 2,
         length: 8,
-        dropout: 0.1,
         objective: Objective::Masked,
         block: 4,
         sizes: vec![SizeClip { size: 4, beta: 0.45, omega: 0.95 }, SizeClip { size: 8, beta: 1e-3, omega: 1.0 }],
+        shape: Shape::Dit(Dit { cond: 4, dropout: 0.1 }),
     }
 }
 
 fn folder() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let model = init::fresh(&arch(), &Device::flex(), &Rng::new(1)).unwrap();
-    dit::save(dir.path(), &model, Float::F32).unwrap();
+    checkpoint::save_network(dir.path(), &model, Type::F32).unwrap();
     dir
 }
 
 fn open(dir: &Path) -> bd3::Result<Arch> {
-    let checkpoint = dit::Checkpoint::open(dir)?;
+    let checkpoint = Checkpoint::open(dir)?;
     checkpoint.model(&Device::flex())?;
     checkpoint.decoder()?;
     Ok(checkpoint.arch)
@@ -66,10 +65,12 @@ fn what_is_written_reads_back() {
         let block = if objective == Objective::NextToken { 1 } else { 8 };
         let sizes = vec![SizeClip { size: block, beta: 1e-3, omega: 1.0 }];
         let cond = if objective == Objective::NextToken { 0 } else { 4 };
-        let arch = Arch { objective, block, sizes, cond, ..arch() };
+        let shape = Shape::Dit(Dit { cond, dropout: 0.1 });
+        let arch = Arch { objective, block, sizes, shape, ..arch() };
         let dir = tempfile::tempdir().unwrap();
-        dit::save(dir.path(), &init::fresh(&arch, &Device::flex(), &Rng::new(1)).unwrap(), Float::F16).unwrap();
-        assert_eq!(dit::Checkpoint::open(dir.path()).unwrap().arch, arch);
+        let network = init::fresh(&arch, &Device::flex(), &Rng::new(1)).unwrap();
+        checkpoint::save_network(dir.path(), &network, Type::F16).unwrap();
+        assert_eq!(Checkpoint::open(dir.path()).unwrap().arch, arch);
     }
 }
 

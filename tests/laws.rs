@@ -1,6 +1,6 @@
 //! Laws: what must hold for any weights, on a tiny random model. The definitions they are held to are written out here.
 
-use bd3::arch::{Arch, Objective, SizeClip, SpecialIds};
+use bd3::arch::{self, Arch, Objective, Shape, SizeClip, SpecialIds};
 use bd3::block::Layout;
 use bd3::loss::{self, Terms};
 use bd3::model::dit::View;
@@ -21,14 +21,13 @@ fn arch(objective: Objective) -> Arch {
         mask: MASK,
         special: SpecialIds { bos: Some(0), eos: Some(1), pad: None },
         hidden: 24,
-        cond,
         layers: 3,
         heads: 3,
         length: LENGTH,
-        dropout: 0.0,
         objective,
         block: 4,
         sizes: sizes.to_vec(),
+        shape: Shape::Dit(arch::Dit { cond, dropout: 0.0 }),
     }
 }
 

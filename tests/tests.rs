@@ -2,9 +2,11 @@
 // The helpers of tests are no tests by name, so clippy.toml does not cover them.
 #![allow(clippy::unwrap_used)]
 
+mod checkpoints;
 #[cfg(feature = "app")]
 mod cli;
 mod data;
+mod gguf;
 #[cfg(feature = "train")]
 mod hostile;
 #[cfg(feature = "train")]

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bd3::arch::{Arch, Objective, SizeClip, SpecialIds};
+use bd3::arch::{self, Arch, Objective, Shape, SizeClip, SpecialIds};
 use bd3::data::markov::MarkovToy;
 use bd3::data::{Packing, Shard, Wrap};
 use bd3::likelihood::{Estimator, Measure, measure};
@@ -33,14 +33,13 @@ fn arch() -> Arch {
         mask: SPECIAL.mask,
         special: SpecialIds { bos: SPECIAL.bos, eos: SPECIAL.eos, pad: None },
         hidden: 32,
-        cond: 8,
         layers: 2,
         heads: 2,
         length: LENGTH,
-        dropout: 0.0,
         objective: Objective::Masked,
         block: LENGTH,
         sizes: sizes.to_vec(),
+        shape: Shape::Dit(arch::Dit { cond: 8, dropout: 0.0 }),
     }
 }
 

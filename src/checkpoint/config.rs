@@ -6,9 +6,12 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// An open config.json.
+/// An open config.json, or an object inside it.
+#[derive(Clone)]
 pub struct Config {
     path: PathBuf,
+    /// What stands before a key's name in errors: the way to this object, with a dot behind.
+    within: String,
     map: Map<String, Value>,
 }
 
@@ -27,10 +30,15 @@ impl Config {
             return Err(Error::file(path, "a JSON object", "an empty file"));
         }
         match serde_json::from_str(text) {
-            Ok(Value::Object(map)) => Ok(Self { path: path.into(), map }),
+            Ok(Value::Object(map)) => Ok(Self { path: path.into(), within: String::new(), map }),
             Ok(other) => Err(Error::file(path, "a JSON object", kind(&other))),
             Err(e) => Err(Error::file(path, "a JSON object", e.to_string())),
         }
+    }
+
+    /// From keys of another file, in which they stand behind this prefix.
+    pub(super) fn of_map(path: &Path, within: String, map: Map<String, Value>) -> Self {
+        Self { path: path.into(), within, map }
     }
 
     /// The file's path.
@@ -45,7 +53,7 @@ impl Config {
 
     fn typed<T>(&self, key: &str, expected: &str, convert: impl Fn(&Value) -> Option<T>) -> Result<Option<T>> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        convert(value).map(Some).ok_or_else(|| Error::key(&self.path, key, expected, value.to_string()))
+        convert(value).map(Some).ok_or_else(|| self.refusal(key, expected, value.to_string()))
     }
 
     /// A whole number, if the key is there.
@@ -56,6 +64,11 @@ impl Config {
     /// A whole number.
     pub fn usize(&self, key: &str) -> Result<usize> {
         self.opt_usize(key)?.ok_or_else(|| self.missing(key, "a whole number"))
+    }
+
+    /// A token id, if the key is there.
+    pub fn opt_id(&self, key: &str) -> Result<Option<u32>> {
+        self.typed(key, "a token id", |v| v.as_u64().and_then(|v| u32::try_from(v).ok()))
     }
 
     /// A number, if the key is there.
@@ -71,12 +84,23 @@ impl Config {
     /// A text, if the key is there.
     pub fn opt_str(&self, key: &str) -> Result<Option<&str>> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        value.as_str().map(Some).ok_or_else(|| Error::key(&self.path, key, "a text", value.to_string()))
+        value.as_str().map(Some).ok_or_else(|| self.refusal(key, "a text", value.to_string()))
+    }
+
+    /// An object, if the key is there; its keys are told with this one before them.
+    pub fn section(&self, key: &str) -> Result<Option<Self>> {
+        let map = self.typed(key, "an object", |v| v.as_object().cloned())?;
+        Ok(map.map(|map| Self { path: self.path.clone(), within: format!("{}{key}.", self.within), map }))
     }
 
     /// The error for a key that must be there.
     pub fn missing(&self, key: &str, expected: &str) -> Error {
-        Error::key(&self.path, key, expected, "no such key")
+        self.refusal(key, expected, "no such key".into())
+    }
+
+    /// The error for a key whose value will not do.
+    pub fn refusal(&self, key: &str, expected: &str, found: String) -> Error {
+        Error::key(&self.path, format!("{}{key}", self.within), expected, found)
     }
 }
 

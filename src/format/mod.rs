@@ -1,25 +1,27 @@
 //! Bytes to named tensors and back. Knows files and numbers, no model.
 
+pub mod gguf;
+mod mapped;
 pub mod numbers;
+pub mod quant;
 pub mod safetensors;
 
+pub use gguf::Header;
+pub use mapped::map_file;
 pub use numbers::{Stored, Type};
 
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
 
-use memmap2::Mmap;
-
 use crate::error::{Error, Result};
 
-/// Maps a file into memory, read only.
-pub fn map_file(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(|e| Error::io(path, e))?;
-    // SAFETY: a mapped file must not change while it is mapped. This program writes files under another name and renames
-    // them, so none that it wrote ever changes in place; whoever overwrites one while it is read harms his own run.
-    #[allow(unsafe_code)]
-    unsafe { Mmap::map(&file) }.map_err(|e| Error::io(path, e))
+/// The numbers of a tensor, none of which may be infinite or not a number.
+fn finite(path: &Path, name: &str, numbers: Vec<f32>) -> Result<Vec<f32>> {
+    match numbers.iter().position(|x| !x.is_finite()) {
+        None => Ok(numbers),
+        Some(i) => Err(Error::key(path, name, "finite numbers", format!("{} at index {i}", numbers[i]))),
+    }
 }
 
 /// Writes a file so that a reader sees either the old content or all of the new: a temporary file beside it, flushed to

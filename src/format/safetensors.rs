@@ -1,20 +1,14 @@
-//! safetensors: named tensors in one file. Reads from a mapped file or from bytes inside the binary; writes f32 and f16.
+//! safetensors: named tensors in one file. Reads from a mapped file or from bytes inside the binary; writes the plain float types.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use memmap2::Mmap;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
-use super::{map_file, write_atomic};
+use super::mapped::Bytes;
+use super::{Header, Stored, Type, finite, write_atomic};
 use crate::error::{Error, Result};
-
-/// Where the bytes of a file live.
-enum Bytes {
-    Mapped(Mmap),
-    Static(&'static [u8]),
-}
 
 /// One entry of a file's header.
 #[derive(Clone, Debug)]
@@ -36,10 +30,7 @@ pub struct Tensors {
 impl Tensors {
     /// Opens and checks a file.
     pub fn open(path: &Path) -> Result<Self> {
-        if std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len() == 0 {
-            return Err(Error::file(path, "a safetensors file", "an empty file"));
-        }
-        Self::parse(path, Bytes::Mapped(map_file(path)?))
+        Self::parse(path, Bytes::open(path, "a safetensors file")?)
     }
 
     /// Reads a file that is part of the binary; `name` stands for its path in errors.
@@ -95,94 +86,108 @@ impl Tensors {
     /// A tensor as f32, whatever float type the file has. A missing name, another shape or a number that is not finite is an
     /// error.
     pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let entry = self.entry(name, shape)?;
-        let data = &self.bytes.as_slice()[entry.start..entry.end];
-        let numbers: Vec<f32> = match entry.dtype {
-            Dtype::F16 => chunks(data, |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => chunks(data, |b| bf16::from_le_bytes(b).to_f32()),
-            _ => chunks(data, f32::from_le_bytes),
-        };
-        match numbers.iter().position(|x| !x.is_finite()) {
-            None => Ok(numbers),
-            Some(i) => Err(Error::key(&self.path, name, "finite numbers", format!("{} at index {i}", numbers[i]))),
+        finite(&self.path, name, self.stored(name, shape)?.f32())
+    }
+
+    /// A float tensor as the file has it, not copied. A missing name, another shape or numbers that are no floats are an error.
+    pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
+        let (entry, ty) = self.entry(name, shape)?;
+        let bytes = &self.bytes.as_slice()[entry.start..entry.end];
+        Ok(Stored { ty, shape: entry.shape.clone(), bytes: bytes.into() })
+    }
+
+    /// Lets the system take back the memory that a tensor of a mapped file holds; it can still be read, from the file anew.
+    pub fn release(&self, name: &str) {
+        if let Some(entry) = self.entries.get(name) {
+            self.bytes.release(entry.start..entry.end);
         }
     }
 
-    fn entry(&self, name: &str, shape: &[usize]) -> Result<&Entry> {
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<(&Entry, Type)> {
         let wanted = || format!("a float tensor of shape {shape:?}");
         let entry = self.entries.get(name).ok_or_else(|| {
             let near = self.entries.keys().find(|k| k.rsplit('.').next() == name.rsplit('.').next());
             let hint = near.map_or(String::new(), |k| format!(" (the file has `{k}`, for one)"));
             Error::key(&self.path, name, wanted(), format!("no such tensor{hint}"))
         })?;
-        if entry.shape != shape || !matches!(entry.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
-            let found = format!("{:?} of shape {:?}", entry.dtype, entry.shape);
-            return Err(Error::key(&self.path, name, wanted(), found));
-        }
-        Ok(entry)
-    }
-}
-
-impl Bytes {
-    fn as_slice(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(map) => map,
-            Bytes::Static(slice) => slice,
+        match float_type(entry.dtype) {
+            Some(ty) if entry.shape == shape => Ok((entry, ty)),
+            _ => {
+                let found = format!("{:?} of shape {:?}", entry.dtype, entry.shape);
+                Err(Error::key(&self.path, name, wanted(), found))
+            }
         }
     }
 }
 
-fn chunks<const N: usize, T>(data: &[u8], convert: impl Fn([u8; N]) -> T) -> Vec<T> {
-    data.as_chunks::<N>().0.iter().map(|chunk| convert(*chunk)).collect()
-}
-
-/// The float types we write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Float {
-    /// 32 bits.
-    F32,
-    /// 16 bits, IEEE half.
-    F16,
-}
-
-/// A tensor to be written.
-pub struct Named<'a> {
-    /// Its key.
-    pub name: String,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// Its numbers, row major.
-    pub data: std::borrow::Cow<'a, [f32]>,
-    /// How they are stored.
-    pub float: Float,
-}
-
-/// Writes a file atomically: the tensors, in the order given, and string metadata.
-pub fn write(path: &Path, tensors: &[Named<'_>], metadata: &BTreeMap<String, String>) -> Result<()> {
-    for tensor in tensors.iter().filter(|t| t.float == Float::F16) {
-        if let Some(x) = tensor.data.iter().find(|x| !f16::from_f32(**x).is_finite()) {
-            return Err(Error::key(path, &tensor.name, "numbers within the range of f16", x.to_string()));
-        }
+fn float_type(dtype: Dtype) -> Option<Type> {
+    match dtype {
+        Dtype::F32 => Some(Type::F32),
+        Dtype::F16 => Some(Type::F16),
+        Dtype::BF16 => Some(Type::Bf16),
+        _ => None,
     }
-    let encoded: Vec<Vec<u8>> = tensors.iter().map(|t| encode(&t.data, t.float)).collect();
-    let mut views = Vec::with_capacity(tensors.len());
-    for (tensor, bytes) in tensors.iter().zip(&encoded) {
-        let dtype = match tensor.float {
-            Float::F32 => Dtype::F32,
-            Float::F16 => Dtype::F16,
-        };
-        let view = TensorView::new(dtype, tensor.shape.clone(), bytes)
-            .map_err(|e| Error::key(path, &tensor.name, format!("data of shape {:?}", tensor.shape), e.to_string()))?;
-        views.push((tensor.name.as_str(), view));
+}
+
+/// Writes a file atomically: string metadata, and the tensors, of which one at a time is in memory. `data` is asked for the bytes
+/// of each.
+///
+/// # Errors
+/// A type that this format does not have; bytes that are not the tensor's. Nothing is written then, nor where `data` fails.
+pub fn write<'a>(
+    path: &Path,
+    metadata: &BTreeMap<String, String>,
+    tensors: &[Header],
+    mut data: impl FnMut(&Header) -> Result<Cow<'a, [u8]>>,
+) -> Result<()> {
+    let mut order = Vec::with_capacity(tensors.len());
+    for tensor in tensors {
+        let dtype = dtype(tensor.ty)
+            .ok_or_else(|| Error::key(path, &tensor.name, "one of the types f32, f16, bf16", tensor.ty.name()))?;
+        order.push((tensor, dtype));
     }
+    // The order of the official writer, so that equal tensors make equal files.
+    order.sort_by(|(left, a), (right, b)| b.cmp(a).then(left.name.cmp(&right.name)));
+    let mut end = 0;
+    let info = |&(tensor, dtype): &(&Header, Dtype)| {
+        let start = end;
+        end += tensor.shape.iter().product::<usize>() * tensor.ty.block_bytes();
+        (tensor.name.clone(), TensorInfo { dtype, shape: tensor.shape.clone(), data_offsets: (start, end) })
+    };
+    let infos: Vec<(String, TensorInfo)> = order.iter().map(info).collect();
+    let sizes: Vec<usize> = infos.iter().map(|(_, info)| info.data_offsets.1 - info.data_offsets.0).collect();
     let metadata = (!metadata.is_empty()).then(|| metadata.iter().map(|(k, v)| (k.clone(), v.clone())).collect());
-    let file = safetensors::serialize(views, metadata).map_err(|e| Error::Run(format!("{}: {e}", path.display())))?;
-    write_atomic(path, |out| out.write_all(&file))
+    let failed = |e: &dyn std::fmt::Display| Error::Run(format!("{}: {e}", path.display()));
+    let metadata = Metadata::new(metadata, infos).map_err(|e| failed(&e))?;
+    let mut head = serde_json::to_vec(&metadata).map_err(|e| failed(&e))?;
+    head.resize(head.len().next_multiple_of(8), b' ');
+    let mut failed = None;
+    let written = write_atomic(path, |out| {
+        out.write_all(&(head.len() as u64).to_le_bytes())?;
+        out.write_all(&head)?;
+        for ((tensor, _), size) in order.iter().zip(sizes) {
+            let bytes = data(tensor).and_then(|bytes| match bytes.len() == size {
+                true => Ok(bytes),
+                false => Err(Error::key(path, &tensor.name, format!("{size} bytes"), bytes.len().to_string())),
+            });
+            match bytes {
+                Ok(bytes) => out.write_all(&bytes)?,
+                Err(e) => {
+                    failed = Some(e);
+                    return Err(std::io::ErrorKind::Other.into());
+                }
+            }
+        }
+        Ok(())
+    });
+    failed.map_or(written, Err)
 }
 
-fn encode(data: &[f32], float: Float) -> Vec<u8> {
-    match float {
-        Float::F32 => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Float::F16 => data.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()).collect(),
+fn dtype(ty: Type) -> Option<Dtype> {
+    match ty {
+        Type::F32 => Some(Dtype::F32),
+        Type::F16 => Some(Dtype::F16),
+        Type::Bf16 => Some(Dtype::BF16),
+        _ => None,
     }
 }

@@ -12,8 +12,8 @@ use super::dit::sinusoids;
 use super::fused::matmul::{Matrix, MatrixMut, Write, linear_forward, matmul};
 use super::fused::norm::{Modulation, norm_modulate_forward};
 use super::fused::residual::{Branch, Dropout, residual_forward};
-use super::fused::{embed, gelu, rotary::Rotary};
-use crate::arch::{Arch, FREQUENCIES, Objective, ROTARY_BASE};
+use super::fused::{embed, gelu};
+use crate::arch::{Arch, FREQUENCIES, Objective};
 use crate::error::{Error, Result};
 use crate::pass::{Cache, Denoiser, Lane, Proposal, propose};
 
@@ -44,12 +44,14 @@ impl Decoder {
     /// Builds a decoder from parameters, as [`super::Dit::from_parameters`] does.
     ///
     /// # Errors
-    /// A score-entropy model: it answers with ratios at a noise level, which no rule here can use.
+    /// A score-entropy model: it answers with ratios at a noise level, which no rule here can use. A description of another
+    /// shape.
     pub fn from_parameters(arch: &Arch, mut take: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>) -> Result<Self> {
         if arch.objective == Objective::Score {
             let expected = "a masked-diffusion or next-token model (a score-entropy model can be trained and measured)";
             return Err(Error::value("model", expected, "a score-entropy model"));
         }
+        arch.dit()?;
         let mut all = HashMap::new();
         for (name, shape) in arch.tensors() {
             let data = take(&name, &shape)?;
@@ -91,7 +93,7 @@ impl Decoder {
             norm_final: get("output_layer.norm_final.weight"),
             modulation_final,
             head: ["weight", "bias"].map(|n| get(&format!("output_layer.linear.{n}"))),
-            frequencies: Rotary::frequencies(arch.head_dim(), ROTARY_BASE),
+            frequencies: arch.rotary_frequencies(),
         })
     }
 

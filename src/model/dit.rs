@@ -70,11 +70,15 @@ impl<'a> View<'a> {
 
 impl Dit {
     /// Builds the network from its parameters: `take(name, shape)` gives each tensor's numbers under its published name.
+    ///
+    /// # Errors
+    /// A description of another shape, and whatever `take` refuses.
     pub fn from_parameters(
         arch: &Arch,
         device: &Device,
         mut take: impl FnMut(&str, &[usize]) -> Result<Vec<f32>>,
     ) -> Result<Self> {
+        arch.dit()?;
         let mut parameters = std::collections::HashMap::new();
         for (name, shape) in arch.tensors() {
             let data = take(&name, &shape)?;

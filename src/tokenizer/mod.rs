@@ -2,6 +2,8 @@
 //! file of that name, and both know the four special ids a block diffusion model needs (bos, eos, mask, pad). It knows
 //! no model: whether an embedding table has more rows than the vocabulary is the model's affair.
 
+pub mod chat;
+pub mod gguf;
 mod spelling;
 mod train;
 

@@ -16,9 +16,9 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 
 use crate::arch::{Objective, SizeClip};
-use crate::checkpoint::dit;
+use crate::checkpoint::{self, Checkpoint};
 use crate::error::{Error, Result};
-use crate::format::safetensors::Float;
+use crate::format::Type;
 use crate::likelihood::{self, Estimator, Measure};
 use crate::loss;
 use crate::model::{Dit, Dropout, dit::View, ops};
@@ -184,7 +184,7 @@ impl Run {
     /// The loss of one micro-batch as a scalar of the graph; none where nothing happens to be masked.
     fn loss(&self, micro: &Micro, parts: f64, rng: &mut Rng) -> Result<Option<Tensor<2>>> {
         let arch = &self.plan.arch;
-        let keep = (1.0 - arch.dropout) as f32;
+        let keep = (1.0 - arch.dit()?.dropout) as f32;
         let sigma: Vec<f32> = micro.noise.iter().map(|n| n.sigma as f32).collect();
         let sigma = (!sigma.is_empty()).then_some(sigma.as_slice());
         let view = View { batch: micro.rows, block: micro.block, sigma, dropout: Dropout { key: rng.bits(), keep } };
@@ -280,14 +280,14 @@ impl Run {
 
     fn save_model(&self) -> Result<()> {
         let model = self.dir.join("model");
-        dit::save(&model, &self.averaged(), Float::F32)?;
+        checkpoint::save_network(&model, &self.averaged(), Type::F32)?;
         self.plan.tokenizer.save(&model)
     }
 }
 
 /// The weights of another model in this recipe's network.
 fn initial(plan: &Plan, path: &Path, device: &Device) -> Result<Dit> {
-    let checkpoint = dit::Checkpoint::open(path)?;
+    let checkpoint = Checkpoint::open(path)?;
     let theirs = &checkpoint.arch;
     for (key, ours, found) in [
         ("objective", format!("{:?}", plan.arch.objective), format!("{:?}", theirs.objective)),
@@ -304,7 +304,7 @@ fn initial(plan: &Plan, path: &Path, device: &Device) -> Result<Dit> {
         let expected = "the tokenizer that the data was made with";
         return Err(Error::file(path.join("tokenizer.json"), expected, "another one"));
     }
-    Dit::from_parameters(&plan.arch, device, |name, shape| checkpoint.tensor(name, shape))
+    Dit::from_parameters(&plan.arch, device, |name, shape| checkpoint.f32(name, shape))
 }
 
 /// Takes the lock of a run's folder, which is made if need be.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::arch::{Arch, Objective, SizeClip, SpecialIds};
+use crate::arch::{Arch, Dit, Objective, Shape, SizeClip, SpecialIds};
 use crate::block::Layout;
 use crate::data::build::{build, train_tokenizer};
 use crate::data::{self, Folder, Packing, Reader, Shares, Split, Tail, Wrap, toy};
@@ -219,19 +219,19 @@ fn arch(recipe: &Recipe, sizes: &[SizePlan], tokenizer: &Tokenizer, name: &Path)
         return Err(Error::key(name, "blocks.default", "one of blocks.sizes", block.to_string()));
     }
     let clip = |s: &SizePlan| SizeClip { size: s.size, beta: s.clip.beta(), omega: s.clip.omega() };
+    let cond = if objective == Objective::NextToken { 0 } else { recipe.model.cond };
     let arch = Arch {
         vocab: tokenizer.vocab_size(),
         mask: special.mask,
         special: SpecialIds { bos: special.bos, eos: special.eos, pad: special.pad },
         hidden: recipe.model.hidden,
-        cond: if objective == Objective::NextToken { 0 } else { recipe.model.cond },
         layers: recipe.model.layers,
         heads: recipe.model.heads,
         length: recipe.model.length,
-        dropout: recipe.model.dropout,
         objective,
         block,
         sizes: sizes.iter().map(clip).collect(),
+        shape: Shape::Dit(Dit { cond, dropout: recipe.model.dropout }),
     };
     arch.check(&name.display().to_string())?;
     Ok(arch)

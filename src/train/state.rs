@@ -1,7 +1,7 @@
 //! What a run needs to go on: parameters, moments, averages, place in the data, clip intervals, recipe. One file, written
 //! atomically; there are no generator states, because every draw is a function of seed and step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::arch::Arch;
 use crate::data::Cursor;
 use crate::error::{Error, Result};
-use crate::format::safetensors::{self as st, Float, Named, Tensors};
+use crate::format::safetensors::{self as st, Tensors};
+use crate::format::{Header, Type};
 use crate::model::{Dit, ops};
 use crate::recipe::Recipe;
 
@@ -43,17 +44,20 @@ pub fn path(dir: &Path) -> PathBuf {
 pub fn save(dir: &Path, model: &Dit, optimizer: &Optimizer, progress: &Progress) -> Result<()> {
     let path = path(dir);
     std::fs::create_dir_all(dir.join("state")).map_err(|e| Error::io(dir.join("state"), e))?;
-    let mut tensors = Vec::new();
+    let (mut tensors, mut numbers) = (Vec::new(), HashMap::new());
     for ((name, data), slot) in model.parameters()?.into_iter().zip(&optimizer.slots) {
         let shape = slot.m.dims().to_vec();
         let rest = [&slot.m, &slot.v, &slot.ema].map(|t| ops::to_vec(t.clone()));
         for (kind, data) in KINDS.into_iter().zip(std::iter::once(Ok(data)).chain(rest)) {
             let (name, shape) = (format!("{kind}.{name}"), shape.clone());
-            tensors.push(Named { name, shape, data: data?.into(), float: Float::F32 });
+            numbers.insert(name.clone(), data?);
+            tensors.push(Header { name, ty: Type::F32, shape });
         }
     }
     let text = serde_json::to_string(progress).map_err(|e| Error::Run(e.to_string()))?;
-    st::write(&path, &tensors, &BTreeMap::from([(KEY.to_string(), text)]))
+    st::write(&path, &BTreeMap::from([(KEY.to_string(), text)]), &tensors, |tensor| {
+        Ok(numbers[&tensor.name].iter().flat_map(|x| x.to_le_bytes()).collect())
+    })
 }
 
 /// Reads the state of a run: the network with its gradients on, the optimiser, and the numbers.

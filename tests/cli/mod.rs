@@ -6,9 +6,9 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use bd3::arch::{Arch, Objective, SizeClip, SpecialIds};
-use bd3::checkpoint::dit;
-use bd3::format::safetensors::Float;
+use bd3::arch::{Arch, Dit, Objective, Shape, SizeClip, SpecialIds};
+use bd3::checkpoint;
+use bd3::format::Type;
 use bd3::rng::Rng;
 use bd3::tokenizer::Tokenizer;
 use bd3::train::init;
@@ -59,18 +59,17 @@ fn model() -> (TempDir, String) {
         mask: special.mask,
         special: SpecialIds { bos: special.bos, eos: special.eos, pad: special.pad },
         hidden: 16,
-        cond: 8,
         layers: 1,
         heads: 2,
         length: 32,
-        dropout: 0.0,
         objective: Objective::Masked,
         block: 8,
         sizes: vec![size(8), size(32)],
+        shape: Shape::Dit(Dit { cond: 8, dropout: 0.0 }),
     };
     let dir = tempfile::tempdir().unwrap();
     let network = init::fresh(&arch, &Device::flex(), &Rng::new(1)).unwrap();
-    dit::save(dir.path(), &network, Float::F32).unwrap();
+    checkpoint::save_network(dir.path(), &network, Type::F32).unwrap();
     tokenizer.save(dir.path()).unwrap();
     let path = dir.path().to_str().unwrap().to_string();
     (dir, path)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use bd3::arch::ROTARY_BASE;
 use bd3::block::{Layout, attends, block_causal};
-use bd3::checkpoint::{Config, dit};
+use bd3::checkpoint::{Checkpoint, Config};
 use bd3::format::safetensors::Tensors;
 use bd3::loss::{self, ScoreNoise, Terms};
 use bd3::model::dit::{View, sinusoids};
@@ -41,7 +41,7 @@ pub fn network(dir: &Path, kind: Kind, block: usize, device: &Device) -> Result<
     let config = Config::parse(&dir.join("config.json"), text.to_string().as_bytes()).map_err(|e| e.to_string())?;
     let weights = if causal { "weights_ar.safetensors" } else { "weights.safetensors" };
     let tensors = Tensors::open(&dir.join(weights)).map_err(|e| e.to_string())?;
-    let model = dit::Checkpoint::new(&config, tensors).and_then(|c| c.model(device));
+    let model = Checkpoint::new(&config, tensors).and_then(|c| c.model(device));
     model.map_err(|e| e.to_string())
 }
 
