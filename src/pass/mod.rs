@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 mod propose;
 
-pub use propose::{Query, cut, propose};
+pub use propose::{Query, cut, nucleus, propose};
 
 /// How a row of logits becomes a distribution to draw from. Order: ban the mask id, temperature, nucleus, renormalise, draw.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -125,6 +125,9 @@ pub trait Cache {
     fn truncate(&mut self, end: usize);
     /// Forget the oldest `count` held positions; the others keep their absolute, rotated keys.
     fn drop_oldest(&mut self, count: usize);
+    /// Cut back to the longest beginning that is equal to `ids`, in whole blocks, and give its length: what a later request need
+    /// not store again. A cache that has dropped its oldest positions keeps nothing.
+    fn keep_equal(&mut self, ids: &[u32]) -> usize;
 }
 
 /// A model that decodes.

@@ -144,6 +144,24 @@ pub fn cut(probs: &mut [f64], nucleus: Nucleus) {
     };
     // Tokens below (1 - limit) / vocab together weigh less than what may be cut; half of it leaves room for rounding.
     let mut tokens = at_least(probs, 0.5 * (1.0 - limit) / probs.len() as f64);
+    keep(&mut tokens, limit, strict);
+    let sum: f64 = tokens.iter().map(|&(_, prob)| prob).sum();
+    probs.fill(0.0);
+    for (id, prob) in tokens {
+        probs[id as usize] = prob / sum;
+    }
+}
+
+/// Keeps the nucleus of a distribution given as `(id, probability)`, where ids too improbable to be in it may be missing.
+pub fn nucleus(tokens: &mut Vec<(u32, f64)>, nucleus: Nucleus) {
+    match nucleus {
+        Nucleus::Usual(p) if p < 1.0 => keep(tokens, p, false),
+        Nucleus::Strict(p) if p < 1.0 => keep(tokens, p, true),
+        _ => {}
+    }
+}
+
+fn keep(tokens: &mut Vec<(u32, f64)>, limit: f64, strict: bool) {
     // The first `heavy` tokens are kept, the limit is crossed before `end`: halve the span between them until it is short.
     let (mut heavy, mut end, mut cumulative) = (0, tokens.len(), 0.0);
     while end - heavy > 64 {
@@ -167,11 +185,6 @@ pub fn cut(probs: &mut [f64], nucleus: Nucleus) {
         kept += 1;
     }
     tokens.truncate(kept);
-    let sum: f64 = tokens.iter().map(|&(_, prob)| prob).sum();
-    probs.fill(0.0);
-    for (id, prob) in tokens {
-        probs[id as usize] = prob / sum;
-    }
 }
 
 fn most_probable(probs: &[f64], count: usize) -> Vec<(u32, f64)> {

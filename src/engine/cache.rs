@@ -1,0 +1,204 @@
+//! Keys and values of one sequence: exact, not an approximation, as nothing that is stored in a block-causal model depends on what
+//! comes after its block. Rotated keys stand in panels of 16 positions (`[panel][head_dim][16]`), so that a query meets 16 of them
+//! at a time; values stand by position. Half precision by default, single on request.
+
+use half::f16;
+
+use super::simd::LANES;
+use crate::pass::Cache;
+
+/// How precisely keys and values are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// f16: half the memory and half the reading.
+    Half,
+    /// f32.
+    Single,
+}
+
+impl Precision {
+    /// Bytes of a number.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Half => 2,
+            Self::Single => 4,
+        }
+    }
+}
+
+/// The stored keys and values of one sequence.
+#[derive(Clone, Debug)]
+pub struct KeyValues {
+    block: usize,
+    causal: bool,
+    /// The ids behind what is held.
+    ids: Vec<u32>,
+    end: usize,
+    /// Rows in front of the oldest held position that are no longer wanted.
+    gone: usize,
+    /// By layer and head.
+    layers: Vec<Vec<Head>>,
+}
+
+/// Keys and values of one head of one layer.
+#[derive(Clone, Debug)]
+pub struct Head {
+    /// Numbers of a head, filled up to a multiple of 16.
+    width: usize,
+    precision: Precision,
+    pub keys: Vec<u8>,
+    pub values: Vec<u8>,
+}
+
+impl Head {
+    /// Writes position `at` (counted from the first row in memory).
+    pub fn put(&mut self, at: usize, key: &[f32], value: &[f32]) {
+        let bytes = self.precision.bytes();
+        let needed = (at + 1).next_multiple_of(LANES) * self.width * bytes;
+        if self.keys.len() < needed {
+            self.keys.resize(needed, 0);
+            self.values.resize(needed, 0);
+        }
+        let (panel, lane) = (at / LANES * self.width * LANES, at % LANES);
+        let mut write = |to: Place, number: f32| {
+            let (numbers, index) = match to {
+                Place::Key(i) => (&mut self.keys, panel + i * LANES + lane),
+                Place::Value(i) => (&mut self.values, at * self.width + i),
+            };
+            match self.precision {
+                Precision::Half => {
+                    numbers[2 * index..][..2].copy_from_slice(&f16::from_f32(number).to_le_bytes());
+                }
+                Precision::Single => numbers[4 * index..][..4].copy_from_slice(&number.to_le_bytes()),
+            }
+        };
+        key.iter().enumerate().for_each(|(i, &x)| write(Place::Key(i), x));
+        value.iter().enumerate().for_each(|(i, &x)| write(Place::Value(i), x));
+    }
+
+    /// Numbers of a head, filled up to a multiple of 16.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+}
+
+enum Place {
+    Key(usize),
+    Value(usize),
+}
+
+/// What a cache is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// Block size.
+    pub block: usize,
+    /// May be cut anywhere: each position was stored by itself.
+    pub causal: bool,
+    /// Layers.
+    pub layers: usize,
+    /// Heads of keys and values.
+    pub heads: usize,
+    /// Numbers in a head.
+    pub width: usize,
+    /// How precisely they are kept.
+    pub precision: Precision,
+}
+
+impl KeyValues {
+    /// Empty.
+    pub fn new(kind: Kind) -> Self {
+        let width = kind.width.next_multiple_of(LANES);
+        let head = Head { width, precision: kind.precision, keys: Vec::new(), values: Vec::new() };
+        Self {
+            block: kind.block,
+            causal: kind.causal,
+            ids: Vec::new(),
+            end: 0,
+            gone: 0,
+            layers: vec![vec![head; kind.heads]; kind.layers],
+        }
+    }
+
+    /// The block size it belongs to.
+    pub fn block(&self) -> usize {
+        self.block
+    }
+
+    /// The stored ids that are held.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Bytes of the keys and values in memory.
+    pub fn bytes(&self) -> usize {
+        self.layers.iter().flatten().map(|head| head.keys.len() + head.values.len()).sum()
+    }
+
+    /// Heads of a layer.
+    pub(super) fn heads(&self, layer: usize) -> &[Head] {
+        &self.layers[layer]
+    }
+
+    /// The same, to be written.
+    pub(super) fn heads_mut(&mut self, layer: usize) -> &mut [Head] {
+        &mut self.layers[layer]
+    }
+
+    /// The row in memory of the oldest held position, and of the next one.
+    pub(super) fn span(&self) -> (usize, usize) {
+        (self.gone, self.gone + self.ids.len())
+    }
+
+    /// Counts ids whose keys and values every layer now holds.
+    pub(super) fn stored(&mut self, ids: &[u32]) {
+        self.ids.extend(ids);
+        self.end += ids.len();
+    }
+}
+
+impl Cache for KeyValues {
+    fn end(&self) -> usize {
+        self.end
+    }
+
+    fn held(&self) -> usize {
+        self.ids.len()
+    }
+
+    fn truncate(&mut self, end: usize) {
+        let oldest = self.end - self.ids.len();
+        let border = self.causal || end.is_multiple_of(self.block);
+        assert!(border && (oldest..=self.end).contains(&end), "a cut at a block border, inside");
+        self.ids.truncate(end - oldest);
+        // Nothing left: the next id is at position 0, whatever was dropped before.
+        (self.end, self.gone) = if end == oldest { (0, 0) } else { (end, self.gone) };
+    }
+
+    fn drop_oldest(&mut self, count: usize) {
+        assert!(count <= self.ids.len(), "no more than is held");
+        self.ids.drain(..count);
+        self.gone += count;
+        // Memory is moved once in a while, when at least half of it is not wanted any more.
+        let panels = self.gone / LANES;
+        if self.gone > self.ids.len() && panels > 0 {
+            for head in self.layers.iter_mut().flatten() {
+                let bytes = panels * LANES * head.width * head.precision.bytes();
+                let bytes = bytes.min(head.keys.len());
+                head.keys.drain(..bytes);
+                head.values.drain(..bytes);
+            }
+            self.gone -= panels * LANES;
+        }
+    }
+
+    fn keep_equal(&mut self, ids: &[u32]) -> usize {
+        if self.end != self.ids.len() {
+            self.truncate(self.end - self.ids.len());
+            return 0;
+        }
+        let equal = self.ids.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        let kept = if self.causal { equal } else { equal / self.block * self.block };
+        self.truncate(kept);
+        kept
+    }
+}

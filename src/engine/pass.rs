@@ -1,0 +1,342 @@
+//! One pass through the network: a few parallel loops for each layer, and nothing written that is not read again.
+//!
+//! A layer: norm -> q, k, v -> keys and values to the caches -> attention -> out, added to the rows -> norm -> up (and gate),
+//! activation -> down, added to the rows. In the last layer the stored rows need keys and values only, so only the rows that somebody
+//! asks for go on.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use super::attention::{Attention, ROWS};
+use super::cache::{Head, KeyValues, Precision};
+use super::panel::{BLOCK, OUTPUTS};
+use super::plan::{Plan, Tile, Tiles};
+use super::product::{Product, unpack};
+use super::rows::{Finish, Finished, Forms, Inputs, Source};
+use super::simd::{Isa, LANES};
+use super::team::Team;
+use super::weights::{Layer, Map, Weights};
+use crate::arch::Arch;
+use crate::pass::Lane;
+
+/// Numbers of a head, at most: what a tile of queries has room for.
+pub const WIDEST_HEAD: usize = 256;
+
+/// What a pass works with.
+pub struct Machine {
+    pub team: Team,
+    pub isa: Isa,
+    /// No quantised activations, and keys and values in single precision.
+    pub exact: bool,
+}
+
+/// Memory that a pass needs, kept from one to the next.
+#[derive(Default)]
+pub struct Scratch {
+    pub plan: Plan,
+    inputs: Inputs,
+    /// The rows, `[blocks][rows][32]`.
+    x: Vec<f32>,
+    /// Queries, keys, values; then the feed-forward branch: `[blocks][rows][32]`.
+    wide: Vec<f32>,
+    /// What attention gives, by tile `[ROWS][width]`.
+    tiles: Vec<f32>,
+    /// The same, `[blocks][rows][32]`.
+    attended: Vec<f32>,
+    /// `[panels][rows asked for][32]`
+    pub logits: Vec<f32>,
+}
+
+thread_local! {
+    /// A panel's product before it is finished.
+    static PRODUCT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Machine {
+    /// Computes the planned rows: keys and values of the stored ones go to the caches, logits of those asked for to the scratch.
+    pub fn pass(&mut self, arch: &Arch, weights: &Weights, scratch: &mut Scratch, lanes: &mut [Lane<'_, KeyValues>]) {
+        self.embed(arch, weights, scratch);
+        let Scratch { plan, inputs, x, wide, tiles, attended, logits } = scratch;
+        let mut rows = plan.ids.len();
+        for (index, layer) in weights.layers.iter().enumerate() {
+            let last = index + 1 == weights.layers.len();
+            let source = Source { x, rows, width: arch.hidden, norm: Some(&layer.norm1) };
+            inputs.fill(&mut self.team, self.isa, Forms::of(&layer.qkv, self.exact), source);
+            let columns = self.queries(arch, weights, (layer, inputs, rows), wide);
+            let work = Work { arch, layer, plan, wide, columns };
+            self.append(&work, lanes, index);
+            let cut = if last { &plan.last } else { &plan.all };
+            self.attend(&work, cut, lanes, index, tiles);
+            if last {
+                pick(x, rows, &plan.asked);
+                rows = plan.asked.len();
+            }
+            if rows == 0 {
+                break;
+            }
+            gather(&work, cut, tiles, attended);
+            let source = Source { x: attended, rows, width: arch.heads * arch.head_dim(), norm: None };
+            inputs.fill(&mut self.team, self.isa, Forms::of(std::slice::from_ref(&layer.out), self.exact), source);
+            self.add(weights, (&layer.out, inputs, rows), x);
+            let source = Source { x, rows, width: arch.hidden, norm: Some(&layer.norm2) };
+            inputs.fill(&mut self.team, self.isa, Forms::of(&layer.up, self.exact), source);
+            self.up(weights, (layer, inputs, rows), wide);
+            let source = Source { x: wide, rows, width: arch.feed_forward(), norm: None };
+            inputs.fill(&mut self.team, self.isa, Forms::of(std::slice::from_ref(&layer.down), self.exact), source);
+            self.add(weights, (&layer.down, inputs, rows), x);
+        }
+        logits.clear();
+        if rows > 0 {
+            let source = Source { x, rows, width: arch.hidden, norm: Some(&weights.norm) };
+            let head = &weights.head;
+            inputs.fill(&mut self.team, self.isa, Forms::of(std::slice::from_ref(head), self.exact), source);
+            logits.resize(head.weights.panels() * rows * OUTPUTS, 0.0);
+            self.product(weights, (head, inputs, rows), &Finish::Bias(&head.bias), logits);
+        }
+    }
+
+    fn embed(&self, arch: &Arch, weights: &Weights, scratch: &mut Scratch) {
+        let map = &weights.embedding;
+        let (rows, blocks) = (scratch.plan.ids.len(), map.blocks());
+        scratch.x.resize(arch.hidden.div_ceil(BLOCK) * rows * BLOCK, 0.0);
+        scratch.wide.resize(blocks * BLOCK, 0.0);
+        for (row, &id) in scratch.plan.ids.iter().enumerate() {
+            let (panel, output) = (id as usize / OUTPUTS, id as usize % OUTPUTS);
+            let line = &mut scratch.wide[..blocks * BLOCK];
+            unpack(self.isa, map.ty, weights.panels(map, panel..panel + 1), output, line);
+            for (block, numbers) in line.chunks_exact(BLOCK).enumerate() {
+                scratch.x[(block * rows + row) * BLOCK..][..BLOCK].copy_from_slice(numbers);
+            }
+        }
+    }
+
+    /// Queries, keys and values of all rows. Gives the columns where each begin.
+    fn queries(
+        &mut self,
+        arch: &Arch,
+        weights: &Weights,
+        (layer, inputs, rows): (&Layer, &Inputs, usize),
+        wide: &mut Vec<f32>,
+    ) -> [usize; 3] {
+        let panels: usize = layer.qkv.iter().map(|map| map.weights.panels()).sum();
+        wide.resize(panels * rows * OUTPUTS, 0.0);
+        let mut start = 0;
+        let mut columns = [0; 3];
+        for (index, map) in layer.qkv.iter().enumerate() {
+            columns[index] = start * OUTPUTS;
+            let out = &mut wide[start * rows * OUTPUTS..][..map.weights.panels() * rows * OUTPUTS];
+            self.product(weights, (map, inputs, rows), &Finish::Bias(&map.bias), out);
+            start += map.weights.panels();
+        }
+        match layer.qkv.len() {
+            1 => [0, arch.heads * arch.head_dim(), (arch.heads + arch.kv_heads()) * arch.head_dim()],
+            _ => columns,
+        }
+    }
+
+    /// Rotates keys and writes them, and values, to the caches.
+    fn append(&mut self, work: &Work<'_>, lanes: &mut [Lane<'_, KeyValues>], index: usize) {
+        let dim = work.arch.head_dim();
+        for (lane, part) in lanes.iter_mut().zip(&work.plan.lanes) {
+            let write = |number: usize, head: &mut Head| {
+                let (mut key, mut value) = ([0.0; WIDEST_HEAD], [0.0; WIDEST_HEAD]);
+                for row in part.rows.clone() {
+                    work.key(row, number, &mut key[..dim]);
+                    work.copy(row, work.columns[2] + number * dim, &mut value[..dim]);
+                    head.put(work.plan.places[row].0, &key[..dim], &value[..dim]);
+                }
+            };
+            let heads = lane.cache.heads_mut(index);
+            // A few rows are written before another thread wakes up to them.
+            let share = if part.rows.len() * dim * heads.len() < SMALL { heads.len() } else { 1 };
+            self.team.each(heads, share, |chunk, heads| {
+                heads.iter_mut().enumerate().for_each(|(i, head)| write(chunk * share + i, head));
+            });
+        }
+    }
+
+    /// Attention of all tiles: `[tiles][ROWS][width]`.
+    fn attend(
+        &mut self,
+        work: &Work<'_>,
+        cut: &Tiles,
+        lanes: &[Lane<'_, KeyValues>],
+        index: usize,
+        out: &mut Vec<f32>,
+    ) {
+        let (isa, precision) = (self.isa, self.precision());
+        let width = work.arch.head_dim().next_multiple_of(LANES);
+        out.resize(cut.tiles.len() * ROWS * width, 0.0);
+        self.team.each(out, ROWS * width, |number, out| {
+            let tile = &cut.tiles[number];
+            let mut queries = [0.0; ROWS * WIDEST_HEAD];
+            let mut seen = [0; ROWS];
+            for (query, seen) in tile.queries.clone().zip(&mut seen) {
+                let row = work.query(cut, tile, query, &mut queries[(query - tile.queries.start) * width..][..width]);
+                *seen = work.plan.places[row].1;
+            }
+            let cache = &lanes[tile.lane].cache;
+            isa.run(Attention {
+                head: &cache.heads(index)[tile.head],
+                precision,
+                start: cache.span().0,
+                seen: &seen[..tile.queries.len()],
+                queries: &queries[..ROWS * width],
+                out,
+            });
+        });
+    }
+
+    /// The feed-forward branch up to its activation.
+    fn up(&mut self, weights: &Weights, (layer, inputs, rows): (&Layer, &Inputs, usize), wide: &mut Vec<f32>) {
+        let [first, rest @ ..] = layer.up.as_slice() else { return };
+        wide.resize(first.weights.panels() * rows * OUTPUTS, 0.0);
+        match rest {
+            [] => self.product(weights, (first, inputs, rows), &Finish::Gelu(&first.bias), wide),
+            [up, ..] => {
+                self.product(weights, (first, inputs, rows), &Finish::Bias(&first.bias), wide);
+                self.product(weights, (up, inputs, rows), &Finish::Swiglu(&up.bias), wide);
+            }
+        }
+    }
+
+    /// Adds a map's outputs to the rows.
+    fn add(&mut self, weights: &Weights, from: (&Map, &Inputs, usize), x: &mut [f32]) {
+        let finish = Finish::Residual(&from.0.scale, &from.0.bias);
+        self.product(weights, from, &finish, x);
+    }
+
+    /// One map, all rows. `out`: `[panels][rows][32]`.
+    fn product(
+        &mut self,
+        weights: &Weights,
+        (map, inputs, rows): (&Map, &Inputs, usize),
+        finish: &Finish<'_>,
+        out: &mut [f32],
+    ) {
+        let (isa, input, packed) = (self.isa, inputs.of(map, self.exact), &map.weights);
+        let plain = matches!(finish, Finish::Bias([]));
+        let share = (packed.panels() / (self.team.threads() * SHARES)).max(1);
+        self.team.each(out, share * rows * OUTPUTS, |chunk, out| {
+            let (first, count) = (chunk * share, out.len() / (rows * OUTPUTS));
+            let product = |panels: Range<usize>, out: &mut [f32]| {
+                let panels = weights.panels(packed, panels);
+                isa.run(Product { ty: packed.ty, panels, blocks: packed.blocks(), input, rows, out });
+            };
+            if plain {
+                return product(first..first + count, out);
+            }
+            PRODUCT.with_borrow_mut(|buffer| {
+                buffer.resize(rows * OUTPUTS, 0.0);
+                for (panel, out) in (first..).zip(out.chunks_exact_mut(rows * OUTPUTS)) {
+                    product(panel..panel + 1, buffer);
+                    isa.run(Finished { how: finish, panel, product: buffer, out });
+                }
+            });
+        });
+    }
+
+    /// How caches keep their numbers.
+    pub fn precision(&self) -> Precision {
+        if self.exact { Precision::Single } else { Precision::Half }
+    }
+}
+
+/// Fewer numbers than this are not worth a second thread.
+const SMALL: usize = 4096;
+
+/// Pieces that each thread's part of a product is handed out in: few, as each is one stream of memory, and enough for the faster
+/// thread to help the slower one.
+const SHARES: usize = 6;
+
+/// A layer's queries, keys and values, and whose they are.
+struct Work<'a> {
+    arch: &'a Arch,
+    layer: &'a Layer,
+    plan: &'a Plan,
+    /// `[blocks][rows][32]`
+    wide: &'a [f32],
+    /// Columns where queries, keys and values begin.
+    columns: [usize; 3],
+}
+
+impl Work<'_> {
+    /// Some columns of a row.
+    fn copy(&self, row: usize, column: usize, to: &mut [f32]) {
+        let rows = self.plan.ids.len();
+        let mut done = 0;
+        while done < to.len() {
+            let (block, at) = ((column + done) / BLOCK, (column + done) % BLOCK);
+            let count = (BLOCK - at).min(to.len() - done);
+            to[done..done + count].copy_from_slice(&self.wide[(block * rows + row) * BLOCK + at..][..count]);
+            done += count;
+        }
+    }
+
+    /// A row's rotated key. `to`: `[head_dim]`.
+    fn key(&self, row: usize, head: usize, to: &mut [f32]) {
+        self.copy(row, self.columns[1] + head * to.len(), to);
+        self.prepare(&self.layer.qk_norm[1], row, to);
+    }
+
+    /// A rotated and scaled query. `to`: `[width]`. Gives its row.
+    fn query(&self, cut: &Tiles, tile: &Tile, query: usize, to: &mut [f32]) -> usize {
+        let (dim, group) = (self.arch.head_dim(), self.arch.heads / self.arch.kv_heads());
+        let row = cut.rows[tile.first + query / group];
+        let head = tile.head * group + query % group;
+        self.copy(row, self.columns[0] + head * dim, &mut to[..dim]);
+        self.prepare(&self.layer.qk_norm[0], row, &mut to[..dim]);
+        let scale = 1.0 / (dim as f32).sqrt();
+        to[..dim].iter_mut().for_each(|x| *x *= scale);
+        row
+    }
+
+    /// Norms a head's query or key, where the network does, and rotates it: number i with number i + half.
+    fn prepare(&self, norm: &[f32], row: usize, head: &mut [f32]) {
+        if !norm.is_empty() {
+            let square = head.iter().map(|x| x * x).sum::<f32>() / head.len() as f32;
+            let scale = 1.0 / (square + self.arch.norm_eps()).sqrt();
+            head.iter_mut().zip(norm).for_each(|(x, weight)| *x *= scale * weight);
+        }
+        let half = self.arch.rotary_dim() / 2;
+        let turns = &self.plan.turns[row * half..][..half];
+        let (low, high) = head.split_at_mut(half);
+        for ((a, b), (cos, sin)) in low.iter_mut().zip(high).zip(turns) {
+            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        }
+    }
+}
+
+/// Attention's tiles back into rows, `[blocks][rows][32]`.
+fn gather(work: &Work<'_>, cut: &Tiles, tiles: &[f32], to: &mut Vec<f32>) {
+    let dim = work.arch.head_dim();
+    let (width, rows) = (dim.next_multiple_of(LANES), cut.rows.len());
+    let group = work.arch.heads / work.arch.kv_heads();
+    to.resize((work.arch.heads * dim).div_ceil(BLOCK) * rows * BLOCK, 0.0);
+    for (tile, from) in cut.tiles.iter().zip(tiles.chunks_exact(ROWS * width)) {
+        for (query, from) in tile.queries.clone().zip(from.chunks_exact(width)) {
+            let row = tile.first + query / group;
+            let column = (tile.head * group + query % group) * dim;
+            let mut done = 0;
+            while done < dim {
+                let (block, at) = ((column + done) / BLOCK, (column + done) % BLOCK);
+                let count = (BLOCK - at).min(dim - done);
+                to[(block * rows + row) * BLOCK + at..][..count].copy_from_slice(&from[done..done + count]);
+                done += count;
+            }
+        }
+    }
+}
+
+/// Keeps some rows of `[blocks][rows][32]`, in place: `wanted` ascends lane by lane.
+fn pick(x: &mut Vec<f32>, rows: usize, wanted: &[usize]) {
+    let blocks = x.len() / (rows * BLOCK).max(1);
+    let mut picked = Vec::with_capacity(blocks * wanted.len() * BLOCK);
+    for block in 0..blocks {
+        for row in wanted {
+            picked.extend_from_slice(&x[(block * rows + row) * BLOCK..][..BLOCK]);
+        }
+    }
+    x.clear();
+    x.extend_from_slice(&picked);
+}

@@ -1,0 +1,141 @@
+//! Which rows a pass computes, where they stand, and what each sees. Knows ids and positions, no numbers.
+
+use std::ops::Range;
+
+use super::attention::ROWS;
+use super::cache::KeyValues;
+use crate::arch::{Arch, Objective};
+use crate::error::{Error, Result};
+use crate::pass::{Cache, Lane};
+
+/// The rows of one pass, lane by lane: first what is stored, then what is open.
+#[derive(Default)]
+pub struct Plan {
+    /// By row.
+    pub ids: Vec<u32>,
+    /// By row: its place in its lane's cache memory, and the end of what it sees there.
+    pub places: Vec<(usize, usize)>,
+    /// Cosines and sines by row, `[rows][rotary_dim / 2]`.
+    pub turns: Vec<(f32, f32)>,
+    /// Rows that somebody asks for.
+    pub asked: Vec<usize>,
+    /// By lane.
+    pub lanes: Vec<LanePlan>,
+    /// Tiles of all rows, for every layer but the last.
+    pub all: Tiles,
+    /// Tiles of the rows asked for, for the last layer.
+    pub last: Tiles,
+}
+
+/// The rows of one lane.
+#[derive(Clone, Debug)]
+pub struct LanePlan {
+    pub rows: Range<usize>,
+}
+
+/// Attention cut into tiles of one lane and one head of keys and values.
+#[derive(Default)]
+pub struct Tiles {
+    /// The rows, lane by lane.
+    pub rows: Vec<usize>,
+    pub tiles: Vec<Tile>,
+}
+
+/// Up to [`ROWS`] queries that meet the same keys: query `q` is that of row `rows[first + q / group]`, head `q % group` of the group
+/// of heads that share them.
+#[derive(Clone, Debug)]
+pub struct Tile {
+    pub lane: usize,
+    pub head: usize,
+    /// Where the lane's rows begin in [`Tiles::rows`].
+    pub first: usize,
+    pub queries: Range<usize>,
+}
+
+impl Plan {
+    /// Plans a pass, keeping the memory of the one before.
+    ///
+    /// # Errors
+    /// When a lane stores a part of a block, or asks a next-token model for what it does not have; an id beyond the vocabulary.
+    pub fn make(&mut self, arch: &Arch, frequencies: &[f32], lanes: &[Lane<'_, KeyValues>]) -> Result<()> {
+        self.clear();
+        for lane in lanes {
+            self.lane(arch, lane)?;
+        }
+        if let Some(id) = self.ids.iter().find(|&&id| id as usize >= arch.vocab) {
+            return Err(Error::Run(format!("id {id} is beyond the vocabulary of {}", arch.vocab)));
+        }
+        for (lane, part) in lanes.iter().zip(&self.lanes) {
+            for row in part.rows.clone() {
+                let position = (lane.cache.end() + row - part.rows.start) as f32;
+                self.turns.extend(frequencies.iter().map(|f| {
+                    let (sin, cos) = f64::from(position * f).sin_cos();
+                    (cos as f32, sin as f32)
+                }));
+            }
+        }
+        let group = arch.heads / arch.kv_heads();
+        self.all.cut(&self.lanes, |rows| rows.clone().collect::<Vec<_>>(), (arch.kv_heads(), group));
+        let asked = &self.asked;
+        let of_lane = |rows: &Range<usize>| asked.iter().copied().filter(|row| rows.contains(row)).collect();
+        self.last.cut(&self.lanes, of_lane, (arch.kv_heads(), group));
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        self.ids.clear();
+        self.places.clear();
+        self.turns.clear();
+        self.asked.clear();
+        self.lanes.clear();
+    }
+
+    fn lane(&mut self, arch: &Arch, lane: &Lane<'_, KeyValues>) -> Result<()> {
+        let (first, block) = (self.ids.len(), lane.cache.block());
+        let stored = lane.store.len();
+        if !stored.is_multiple_of(block) {
+            return Err(Error::Run(format!("{stored} ids to store are not whole blocks of {block}")));
+        }
+        let end = lane.cache.span().1;
+        self.ids.extend(lane.store);
+        // A stored row sees its own block and all before it.
+        self.places.extend((0..stored).map(|i| (end + i, end + (i / block + 1) * block)));
+        if arch.objective == Objective::NextToken {
+            // A shifted model predicts the open position from the last stored one; a mask row means nothing to it.
+            if !lane.ask.rows.is_empty() && (stored == 0 || lane.open.len() > 1) {
+                return Err(Error::Run("a next-token model stores at least one id and opens one position".into()));
+            }
+            self.asked.extend(lane.ask.rows.iter().map(|_| self.ids.len() - 1));
+        } else {
+            let start = self.ids.len();
+            self.ids.extend(lane.open);
+            let seen = end + stored + lane.open.len();
+            self.places.extend((0..lane.open.len()).map(|i| (end + stored + i, seen)));
+            self.asked.extend(lane.ask.rows.iter().map(|row| start + row));
+        }
+        self.lanes.push(LanePlan { rows: first..self.ids.len() });
+        Ok(())
+    }
+}
+
+impl Tiles {
+    fn cut(
+        &mut self,
+        lanes: &[LanePlan],
+        wanted: impl Fn(&Range<usize>) -> Vec<usize>,
+        (heads, group): (usize, usize),
+    ) {
+        self.rows.clear();
+        self.tiles.clear();
+        for (lane, part) in lanes.iter().enumerate() {
+            let first = self.rows.len();
+            self.rows.extend(wanted(&part.rows));
+            let queries = (self.rows.len() - first) * group;
+            for head in 0..heads {
+                for start in (0..queries).step_by(ROWS) {
+                    self.tiles.push(Tile { lane, head, first, queries: start..queries.min(start + ROWS) });
+                }
+            }
+        }
+    }
+}

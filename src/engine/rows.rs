@@ -1,0 +1,265 @@
+//! What stands between two products: rows are normed, quantised, added up, sent through the activation. Rows of numbers stand in
+//! blocks of 32, `[block][row][32]`: a panel's outputs are the next product's block of inputs.
+
+use super::panel::{BLOCK, OUTPUTS};
+use super::product::{Input, filled};
+use super::quants::quantise;
+use super::simd::{Isa, Kernel, LANES, Simd, gelu, silu};
+use super::team::Team;
+use super::weights::{Map, Norm};
+
+/// Where the inputs of a product are kept: as floats, as quantised bytes, or both.
+#[derive(Default)]
+pub struct Inputs {
+    floats: Vec<f32>,
+    quants: Vec<Line>,
+    /// Bytes of `quants` in use.
+    used: usize,
+}
+
+/// A cache line.
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+/// Which forms of an input are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forms {
+    pub floats: bool,
+    pub quants: bool,
+}
+
+impl Forms {
+    /// What some maps read.
+    pub fn of(maps: &[Map], exact: bool) -> Self {
+        let integers = |map: &Map| map.weights.is_integer() && !exact;
+        Self { floats: !maps.iter().all(integers), quants: maps.iter().any(integers) }
+    }
+}
+
+impl Inputs {
+    /// As the product of a map reads it.
+    pub fn of(&self, map: &Map, exact: bool) -> Input<'_> {
+        match map.weights.is_integer() && !exact {
+            true => Input::Quants(&bytemuck::cast_slice(&self.quants)[..self.used]),
+            false => Input::Floats(&self.floats),
+        }
+    }
+
+    /// Makes them from rows, normed or as they are. `x`: `[blocks][rows][32]`, of which `width` numbers of a row count.
+    pub fn fill(&mut self, team: &mut Team, isa: Isa, forms: Forms, source: Source<'_>) {
+        let blocks = source.width.div_ceil(BLOCK);
+        let lines = filled(source.rows);
+        if forms.floats {
+            self.floats.resize(blocks * lines * BLOCK, 0.0);
+        }
+        let size = isa.run(QuantBytes);
+        if forms.quants {
+            self.used = blocks * lines * size;
+            self.quants.resize(self.used.div_ceil(64), Line([0; 64]));
+        }
+        // A row or two are done before another thread wakes up to them.
+        let share = if source.rows * source.width < SMALL { blocks } else { blocks.div_ceil(team.threads()) };
+        if forms.floats {
+            let floats = &mut self.floats[..blocks * lines * BLOCK];
+            team.each(floats, share * lines * BLOCK, |index, out| {
+                isa.run(ToFloats { source, first: index * share, out });
+            });
+        }
+        if forms.quants {
+            let quants = &mut bytemuck::cast_slice_mut(&mut self.quants)[..self.used];
+            team.each(quants, share * lines * size, |index, out| {
+                isa.run(ToQuants { source, first: index * share, out });
+            });
+        }
+    }
+}
+
+/// Fewer numbers than this are not worth a second thread.
+const SMALL: usize = 4096;
+
+/// Rows to make inputs from.
+#[derive(Clone, Copy)]
+pub struct Source<'a> {
+    pub x: &'a [f32],
+    pub rows: usize,
+    /// Numbers of a row that count.
+    pub width: usize,
+    pub norm: Option<&'a Norm>,
+}
+
+struct QuantBytes;
+
+impl Kernel for QuantBytes {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> usize {
+        size_of::<S::Q>()
+    }
+}
+
+struct ToFloats<'a> {
+    source: Source<'a>,
+    /// The first block of `out`.
+    first: usize,
+    out: &'a mut [f32],
+}
+
+impl Kernel for ToFloats<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let lines = filled(self.source.rows);
+        let (out, _) = self.out.as_chunks_mut::<BLOCK>();
+        for row in 0..self.source.rows {
+            let moments = moments(s, self.source, row);
+            for (index, block) in out.chunks_exact_mut(lines).enumerate() {
+                block[row] = normed(s, self.source, (row, self.first + index), moments);
+            }
+        }
+    }
+}
+
+struct ToQuants<'a> {
+    source: Source<'a>,
+    first: usize,
+    out: &'a mut [u8],
+}
+
+impl Kernel for ToQuants<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let lines = filled(self.source.rows);
+        let out: &mut [S::Q] = bytemuck::cast_slice_mut(self.out);
+        for row in 0..self.source.rows {
+            let moments = moments(s, self.source, row);
+            for (index, block) in out.chunks_exact_mut(lines).enumerate() {
+                block[row] = quantise(s, &normed(s, self.source, (row, self.first + index), moments));
+            }
+        }
+    }
+}
+
+/// A block of a row.
+#[inline(always)]
+fn block<'a>(source: Source<'a>, row: usize, block: usize) -> &'a [f32; BLOCK] {
+    &source.x.as_chunks::<BLOCK>().0[block * source.rows + row]
+}
+
+/// Mean and one over the deviation of a row, as its norm wants them.
+#[inline(always)]
+fn moments<S: Simd>(s: S, source: Source<'_>, row: usize) -> (f32, f32) {
+    let Some(norm) = source.norm else { return (0.0, 1.0) };
+    let width = source.width as f32;
+    let blocks = source.width.div_ceil(BLOCK);
+    let mut mean = 0.0;
+    if norm.centred {
+        let mut sum = s.splat(0.0);
+        for index in 0..blocks {
+            let (halves, _) = block(source, row, index).as_chunks::<LANES>();
+            sum = s.add(sum, s.add(s.load(&halves[0]), s.load(&halves[1])));
+        }
+        mean = s.sum(sum) / width;
+    }
+    let mut squares = s.splat(0.0);
+    let centre = s.splat(mean);
+    for index in 0..blocks {
+        let (halves, _) = block(source, row, index).as_chunks::<LANES>();
+        for half in halves {
+            let off = s.sub(s.load(half), centre);
+            squares = s.fma(off, off, squares);
+        }
+    }
+    // Numbers that only fill up the last block are zeros: each adds the square of the mean.
+    let surplus = (blocks * BLOCK - source.width) as f32 * mean * mean;
+    let variance = (s.sum(squares) - surplus) / width;
+    (mean, 1.0 / (variance + norm.eps).sqrt())
+}
+
+/// A block of a row after its norm; zeros where the row has ended.
+#[inline(always)]
+fn normed<S: Simd>(s: S, source: Source<'_>, (row, index): (usize, usize), (mean, scale): (f32, f32)) -> [f32; BLOCK] {
+    let x = block(source, row, index);
+    let Some(norm) = source.norm else { return *x };
+    let mut out = [0.0; BLOCK];
+    let range = index * BLOCK..((index + 1) * BLOCK).min(source.width);
+    let (weight, bias) = (&norm.weight[range.clone()], norm.bias.get(range).unwrap_or_default());
+    if let (Some(weight), true) = (weight.first_chunk::<BLOCK>(), bias.is_empty() || bias.len() == BLOCK) {
+        let (mean, scale) = (s.splat(mean), s.splat(scale));
+        for half in 0..2 {
+            let weight = s.load(&weight.as_chunks::<LANES>().0[half]);
+            let x = s.mul(s.sub(s.load(&x.as_chunks::<LANES>().0[half]), mean), scale);
+            let y = match bias.as_chunks::<LANES>().0.get(half) {
+                Some(bias) => s.fma(x, weight, s.load(bias)),
+                None => s.mul(x, weight),
+            };
+            s.store(y, &mut out.as_chunks_mut::<LANES>().0[half]);
+        }
+        return out;
+    }
+    for (i, weight) in weight.iter().enumerate() {
+        out[i] = (x[i] - mean) * scale * weight + bias.get(i).copied().unwrap_or(0.0);
+    }
+    out
+}
+
+/// What happens to the outputs of a product, panel by panel.
+pub enum Finish<'a> {
+    /// `out = W x + bias`
+    Bias(&'a [f32]),
+    /// `out = gelu(W x + bias)`
+    Gelu(&'a [f32]),
+    /// `out = silu(out) * (W x + bias)`: `out` holds the gate.
+    Swiglu(&'a [f32]),
+    /// `out += scale (W x) + bias`
+    Residual(&'a [f32], &'a [f32]),
+}
+
+/// Finishes a panel. `product`, `out`: `[rows][32]`; `panel`: its number, for scale and bias.
+pub struct Finished<'a> {
+    pub how: &'a Finish<'a>,
+    pub panel: usize,
+    pub product: &'a [f32],
+    pub out: &'a mut [f32],
+}
+
+impl Kernel for Finished<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        for half in 0..2 {
+            let at = self.panel * OUTPUTS + half * LANES;
+            let (scale, bias) = match self.how {
+                Finish::Bias(bias) | Finish::Gelu(bias) | Finish::Swiglu(bias) => (&[][..], *bias),
+                Finish::Residual(scale, bias) => (*scale, *bias),
+            };
+            let scale = vector(s, scale, at, 1.0);
+            let bias = vector(s, bias, at, 0.0);
+            let rows = self.product.as_chunks::<LANES>().0.iter().zip(self.out.as_chunks_mut::<LANES>().0);
+            for (product, out) in rows.skip(half).step_by(2) {
+                let y = s.fma(s.load(product), scale, bias);
+                let y = match self.how {
+                    Finish::Bias(_) => y,
+                    Finish::Gelu(_) => gelu(s, y),
+                    Finish::Swiglu(_) => s.mul(silu(s, s.load(out)), y),
+                    Finish::Residual(..) => s.add(s.load(out), y),
+                };
+                s.store(y, out);
+            }
+        }
+    }
+}
+
+/// Sixteen numbers from a place on, or the same everywhere where there are none.
+#[inline(always)]
+fn vector<S: Simd>(s: S, numbers: &[f32], at: usize, else_: f32) -> S::F {
+    match numbers.get(at..).and_then(|rest| rest.first_chunk()) {
+        Some(chunk) => s.load(chunk),
+        None => s.splat(else_),
+    }
+}
