@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use bd3::engine::Options;
 use bd3::event::{Event, Reason, Sink};
 use bd3::pass::{Denoiser, Filter, Nucleus};
 use bd3::rng::Rng;
@@ -171,7 +172,7 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
     model.note_untrained(options.block);
     interrupt::watch()?;
     let job = Job { args, model: &model, options, prompt, ids };
-    job.write(&model.checkpoint.decoder()?)
+    job.write(&model.checkpoint.engine(Options::default())?)
 }
 
 /// All that the samples of one command share.

@@ -44,7 +44,7 @@ fn folder() -> tempfile::TempDir {
 fn open(dir: &Path) -> bd3::Result<Arch> {
     let checkpoint = Checkpoint::open(dir)?;
     checkpoint.model(&Device::flex())?;
-    checkpoint.decoder()?;
+    checkpoint.engine(bd3::engine::Options::default())?;
     Ok(checkpoint.arch)
 }
 

@@ -2,9 +2,11 @@
 
 use bd3::arch::{self, Arch, Objective, Shape, SizeClip, SpecialIds};
 use bd3::block::Layout;
+use bd3::engine::{Engine, KeyValues, Options};
+use bd3::format::Stored;
 use bd3::loss::{self, Terms};
 use bd3::model::dit::View;
-use bd3::model::{Decoder, Dit, Dropout, Form, KeyValues, ops};
+use bd3::model::{Dit, Dropout, Form, ops};
 use bd3::noise::all_subsets;
 use bd3::pass::{Ask, Cache, Denoiser, Filter, Lane, Nucleus};
 use bd3::rng::Rng;
@@ -46,9 +48,10 @@ fn model(objective: Objective) -> Dit {
     Dit::from_parameters(&arch, &Device::flex(), parameters()).unwrap()
 }
 
-fn decoder(objective: Objective) -> Decoder {
-    let arch = arch(objective);
-    Decoder::from_parameters(&arch, parameters()).unwrap()
+fn decoder(objective: Objective) -> Engine {
+    let (arch, mut parameters) = (arch(objective), parameters());
+    let take = |name: &str, shape: &[usize]| Ok(Stored::of_f32(shape, &parameters(name, shape)?));
+    Engine::new(&arch, take, Options { exact: true, ..Options::default() }).unwrap()
 }
 
 fn text(seed: u64, count: usize) -> Vec<u32> {
@@ -135,7 +138,7 @@ fn ask(rows: usize) -> Ask {
     Ask { rows: (0..rows).collect(), uniforms: vec![0.5; rows], filter, alternatives: 0 }
 }
 
-fn answer(decoder: &Decoder, cache: &mut KeyValues, store: &[u32], open: &[u32]) -> Vec<f32> {
+fn answer(decoder: &Engine, cache: &mut KeyValues, store: &[u32], open: &[u32]) -> Vec<f32> {
     decoder.logits(&mut [Lane { cache, store, open, ask: &ask(open.len()) }]).unwrap()
 }
 

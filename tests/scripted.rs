@@ -34,6 +34,14 @@ impl Cache for Kept {
         self.dropped += count;
         self.ids.drain(..count);
     }
+
+    fn keep_equal(&mut self, ids: &[u32]) -> usize {
+        let equal = self.ids.iter().zip(ids).take_while(|(a, b)| a == b).count();
+        let kept = if self.dropped == 0 { equal / self.block * self.block } else { 0 };
+        self.ids.truncate(kept);
+        self.dropped = 0;
+        kept
+    }
 }
 
 /// A denoiser that answers by `answer(ids before the open block, open ids, query)`.

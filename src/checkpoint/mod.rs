@@ -21,12 +21,13 @@ use std::path::Path;
 use burn::tensor::Device;
 
 use crate::arch::Arch;
+use crate::engine::{Engine, Options};
 use crate::error::{Error, Result};
 use crate::format::gguf::{Gguf, Value};
 use crate::format::safetensors::Tensors;
 use crate::format::{Stored, Type};
 #[cfg(feature = "train")]
-use crate::model::{Decoder, Dit};
+use crate::model::Dit;
 use files::Files;
 use gguf::Order;
 
@@ -178,13 +179,18 @@ impl Checkpoint {
         Dit::from_parameters(&self.arch, device, |name, shape| self.f32(name, shape))
     }
 
-    /// Builds the decoder: the trainable network without gradients, on the CPU.
+    /// Builds the engine.
     ///
     /// # Errors
-    /// As [`Checkpoint::model`]; a score-entropy model.
-    #[cfg(feature = "train")]
-    pub fn decoder(&self) -> Result<Decoder> {
-        Decoder::from_parameters(&self.arch, |name, shape| self.f32(name, shape))
+    /// As [`Engine::new`]; a number that is not finite names its file.
+    pub fn engine(&self, options: Options) -> Result<Engine> {
+        Engine::new(&self.arch, |name, shape| self.take(name, shape), options).map_err(|e| match e {
+            Error::Value { name, expected, found } if self.arch.tensors().iter().any(|(known, _)| *known == name) => {
+                let name = self.family.file_name(&name);
+                Error::key(self.files.path(&name), &name, expected, found)
+            }
+            other => other,
+        })
     }
 
     /// Writes it as a folder in Hugging Face layout, `config.json` and `model.safetensors`, whose numbers are plain floats.

@@ -81,3 +81,11 @@ pub struct Stored<'a> {
     /// Row after row, each of whole blocks.
     pub bytes: Cow<'a, [u8]>,
 }
+
+impl Stored<'_> {
+    /// Single-precision numbers as a file would hold them.
+    pub fn of_f32(shape: &[usize], numbers: &[f32]) -> Self {
+        let bytes = numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        Self { ty: Type::F32, shape: shape.to_vec(), bytes: Cow::Owned(bytes) }
+    }
+}

@@ -1,16 +1,12 @@
 //! The trainable denoisers, on the tensor library. `dit` is the network, `ops` its hot operations, each in two forms:
 //! `composed` (the definition, any device) and `fused` (the CPU, with a backward of its own).
 
-pub mod cache;
 pub mod composed;
 mod custom;
-pub mod decode;
 pub mod dit;
 pub mod fused;
 pub mod ops;
 
-pub use cache::KeyValues;
-pub use decode::Decoder;
 pub use dit::Dit;
 pub use fused::residual::Dropout;
 pub use fused::rotary::Rotary;

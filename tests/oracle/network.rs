@@ -1,14 +1,17 @@
 //! Golden files that need the network: logits, hidden states, losses and gradients of the official code.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use bd3::arch::ROTARY_BASE;
 use bd3::block::{Layout, attends, block_causal};
 use bd3::checkpoint::{Checkpoint, Config};
+use bd3::engine::{Engine, KeyValues, Options};
+use bd3::format::Stored;
 use bd3::format::safetensors::Tensors;
 use bd3::loss::{self, ScoreNoise, Terms};
 use bd3::model::dit::{View, sinusoids};
-use bd3::model::{Decoder, Dit, Form, KeyValues, Rotary, ops};
+use bd3::model::{Dit, Form, Rotary, ops};
 use bd3::pass::{Ask, Denoiser, Filter, Lane, Nucleus};
 use burn::tensor::{Device, Tensor};
 use serde_json::json;
@@ -390,9 +393,9 @@ pub fn decode(dir: &Path, path: &Path) -> Check {
 const PLAIN: Filter = Filter { temperature: 1.0, nucleus: Nucleus::Off };
 
 /// The network of an oracle folder, ready to decode.
-pub fn decoder(dir: &Path, kind: Kind, block: usize) -> Result<Decoder, String> {
+pub fn decoder(dir: &Path, kind: Kind, block: usize) -> Result<Engine, String> {
     let model = network(dir, kind, block, &device())?;
-    let mut parameters = model.parameters().map_err(|e| e.to_string())?.into_iter();
-    let take = |_: &str, _: &[usize]| Ok(parameters.next().map(|(_, data)| data).unwrap_or_default());
-    Decoder::from_parameters(&model.arch, take).map_err(|e| e.to_string())
+    let parameters: HashMap<String, Vec<f32>> = model.parameters().map_err(|e| e.to_string())?.into_iter().collect();
+    let take = |name: &str, shape: &[usize]| Ok(Stored::of_f32(shape, &parameters[name]));
+    Engine::new(&model.arch, take, Options { exact: true, ..Options::default() }).map_err(|e| e.to_string())
 }
