@@ -274,7 +274,17 @@ fn a_released_tensor_reads_the_same() {
     for _ in 0..2 {
         assert_eq!(file.f32("x", &[10]).unwrap(), numbers[..10]);
         assert_eq!(file.f32("y", &[100_000]).unwrap(), numbers);
+        let held = resident_kb(&path);
         file.release("y");
         file.release("no such tensor");
+        let left = resident_kb(&path);
+        assert!(held.zip(left).is_none_or(|(held, left)| held >= 390 && left < 100), "{held:?} kB, then {left:?}");
     }
+}
+
+/// Memory that the mapping of a file holds, where the system says so.
+fn resident_kb(path: &Path) -> Option<usize> {
+    let maps = std::fs::read_to_string("/proc/self/smaps").ok()?;
+    let mapping = maps.split(path.to_str()?).nth(1)?;
+    mapping.lines().find_map(|line| line.strip_prefix("Rss:"))?.trim().strip_suffix(" kB")?.parse().ok()
 }
