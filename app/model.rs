@@ -1,8 +1,9 @@
-//! From a MODEL on the command line to a description, a tokenizer and a network. A MODEL is a folder in Hugging Face layout, or
-//! nothing: then it is the model inside the binary.
+//! From a MODEL on the command line to a description, a tokenizer and a network. A MODEL is a folder in Hugging Face layout, a
+//! GGUF file, or nothing: then it is the model inside the binary.
 
 use std::path::Path;
 
+use bd3::arch::Shape;
 use bd3::checkpoint::{Checkpoint, Config};
 use bd3::format::safetensors::Tensors;
 use bd3::tokenizer::{Special, Tokenizer};
@@ -36,12 +37,16 @@ impl Model {
     }
 }
 
-/// Opens a model folder, or the model inside the binary.
+/// Opens a model folder, a GGUF file, or the model inside the binary.
 pub fn open(path: Option<&Path>) -> Result<Model> {
-    let Some(dir) = path else { return built_in() };
-    let mut checkpoint = Checkpoint::open(dir)?;
-    let tokenizer = told(Tokenizer::load(dir)?, &mut checkpoint, dir)?;
-    Ok(Model { name: dir.display().to_string(), checkpoint, tokenizer })
+    let Some(path) = path else { return built_in() };
+    let mut checkpoint = Checkpoint::open(path)?;
+    let tokenizer = match checkpoint.gguf() {
+        Some(file) => Tokenizer::from_gguf(file)?,
+        None => Tokenizer::load(path)?,
+    };
+    let tokenizer = told(tokenizer, &mut checkpoint, path)?;
+    Ok(Model { name: path.display().to_string(), checkpoint, tokenizer })
 }
 
 /// The tokenizer of the model inside the binary.
@@ -58,16 +63,21 @@ fn built_in() -> Result<Model> {
     Ok(Model { name: BUILT_IN_NAME.into(), checkpoint, tokenizer })
 }
 
-/// The tokenizer with the special ids of the model; what the model does not say, the names of the tokenizer do.
-fn told(tokenizer: Tokenizer, checkpoint: &mut Checkpoint, dir: &Path) -> Result<Tokenizer> {
+/// The tokenizer with the special ids of the model; what the model does not say, the names of the tokenizer do. A plain
+/// autoregressive model has no mask; what then stands for a token not yet known is an id that the tokenizer does not use.
+fn told(tokenizer: Tokenizer, checkpoint: &mut Checkpoint, path: &Path) -> Result<Tokenizer> {
     let named = tokenizer.special();
-    if !checkpoint.mask_named && (named.mask as usize) < checkpoint.arch.vocab {
+    let vocab = checkpoint.arch.vocab;
+    let maskless = !checkpoint.mask_named && matches!(checkpoint.arch.shape, Shape::Llama(_));
+    if maskless || !checkpoint.mask_named && (named.mask as usize) < vocab {
         checkpoint.arch.mask = named.mask;
     }
     let arch = &checkpoint.arch;
+    // In a GGUF file all of it is one file.
+    let beside = |name: &str| if checkpoint.gguf().is_some() { path.to_path_buf() } else { path.join(name) };
     if arch.mask != named.mask {
         let expected = format!("{}, the mask of the tokenizer.json beside it", named.mask);
-        return Err(Error::key(dir.join("config.json"), "mask_token_id", expected, arch.mask.to_string()));
+        return Err(Error::key(beside("config.json"), "mask_token_id", expected, arch.mask.to_string()));
     }
     let ours = arch.special;
     let tokenizer = tokenizer.with_special(Special {
@@ -76,9 +86,10 @@ fn told(tokenizer: Tokenizer, checkpoint: &mut Checkpoint, dir: &Path) -> Result
         pad: ours.pad.or(named.pad),
         mask: arch.mask,
     })?;
-    if tokenizer.vocab_size() > arch.vocab {
-        let expected = format!("at most {} ids, as config.json says", arch.vocab);
-        return Err(Error::file(dir.join("tokenizer.json"), expected, tokenizer.vocab_size().to_string()));
+    let beyond = maskless && arch.mask as usize == vocab;
+    if tokenizer.vocab_size() > vocab + usize::from(beyond) {
+        let expected = format!("at most {vocab} ids, as the model has");
+        return Err(Error::file(beside("tokenizer.json"), expected, tokenizer.vocab_size().to_string()));
     }
     Ok(tokenizer)
 }

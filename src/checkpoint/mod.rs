@@ -20,7 +20,7 @@ use std::path::Path;
 #[cfg(feature = "train")]
 use burn::tensor::Device;
 
-use crate::arch::Arch;
+use crate::arch::{Arch, Shape};
 use crate::engine::{Engine, Options};
 use crate::error::{Error, Result};
 use crate::format::gguf::{Gguf, Value};
@@ -202,7 +202,7 @@ impl Checkpoint {
             let expected = "one of f32, f16, bf16 in a folder (the others need a file that ends in .gguf)";
             return Err(Error::value("type", expected, ty.name()));
         }
-        save::folder(dir, &self.arch, ty, &mut |name, shape| self.take(name, shape))
+        save::folder(dir, &self.published(), ty, &mut |name, shape| self.take(name, shape))
     }
 
     /// Writes it as a GGUF file, atomically: with llama.cpp's keys and names where it is Llama-shaped, else with ours. `vocabulary`
@@ -211,7 +211,16 @@ impl Checkpoint {
     /// # Errors
     /// A shape that none of the architectures has; a number that is not finite or too large for the type.
     pub fn save_gguf(&self, path: &Path, ty: Type, vocabulary: Vec<(String, Value)>) -> Result<usize> {
-        save::gguf(path, &self.arch, (ty, vocabulary), &mut |name, shape| self.take(name, shape))
+        save::gguf(path, &self.published(), (ty, vocabulary), &mut |name, shape| self.take(name, shape))
+    }
+
+    /// The description as files have it: a plain autoregressive model has no mask, whatever stands in for one while it is used.
+    fn published(&self) -> Arch {
+        let mut arch = self.arch.clone();
+        if !self.mask_named && matches!(arch.shape, Shape::Llama(_)) {
+            arch.mask = llama::no_mask(arch.vocab);
+        }
+        arch
     }
 
     fn check_tensors(&self) -> Result<()> {

@@ -19,7 +19,8 @@ use crate::{Error, Result};
 /// Instructions that one rendering may take; it also bounds the memory that a template can ask for (64 bytes for each).
 const FUEL: u64 = 2_000_000;
 
-const KEY: &str = "tokenizer.chat_template";
+/// The key of a template in a GGUF file.
+pub const KEY: &str = "tokenizer.chat_template";
 
 /// What one side of a conversation said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +42,8 @@ impl Message {
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    /// As its file has it.
+    source: String,
     /// Where it came from, for errors.
     name: String,
     bos: String,
@@ -67,9 +70,8 @@ impl ChatTemplate {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
             strftime(&format, now).map_err(|e| minijinja::Error::new(ErrorKind::InvalidOperation, e))
         });
-        let source = without_generation_tags(source);
-        environment.add_template_owned("chat", source).map_err(|e| refused(name, &e))?;
-        Ok(Self { environment, name: name.into(), bos: bos.into(), eos: eos.into() })
+        environment.add_template_owned("chat", without_generation_tags(source)).map_err(|e| refused(name, &e))?;
+        Ok(Self { environment, source: source.into(), name: name.into(), bos: bos.into(), eos: eos.into() })
     }
 
     /// The template of a GGUF file, if it has one.
@@ -110,6 +112,11 @@ impl ChatTemplate {
             }
             _ => Err(Error::key(path, "chat_template", "a template, or a list with one named `default`", "neither")),
         }
+    }
+
+    /// Its source, as its file has it.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// The text of a conversation, up to where the model's answer begins.

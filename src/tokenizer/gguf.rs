@@ -6,36 +6,38 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value, json};
 
+use super::gguf_write::WHOLE;
 use super::{Special, Tokenizer};
 use crate::format::gguf::Gguf;
 use crate::{Error, Result};
 
-const MODEL: &str = "tokenizer.ggml.model";
-const PRE: &str = "tokenizer.ggml.pre";
-const TOKENS: &str = "tokenizer.ggml.tokens";
-const KINDS: &str = "tokenizer.ggml.token_type";
-const MERGES: &str = "tokenizer.ggml.merges";
+pub(super) const MODEL: &str = "tokenizer.ggml.model";
+pub(super) const PRE: &str = "tokenizer.ggml.pre";
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
+pub(super) const KINDS: &str = "tokenizer.ggml.token_type";
+pub(super) const MERGES: &str = "tokenizer.ggml.merges";
 const SCORES: &str = "tokenizer.ggml.scores";
+pub(super) const ADDS_BOS: &str = "tokenizer.ggml.add_bos_token";
 const SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 
 /// How words are cut before merging, by the name that llama.cpp gave it.
-struct Cut {
+pub(super) struct Cut {
     /// Several families have the same.
-    names: &'static [&'static str],
+    pub names: &'static [&'static str],
     /// Each match becomes a piece of its own, one expression after the other; GPT-2's follows where `then_gpt2`.
     matches: &'static [&'static str],
     then_gpt2: bool,
     /// Unicode's composed form first, as the published tokenizer does.
     composed: bool,
     /// A piece that is a token is that token, whatever the merges say.
-    whole_first: bool,
+    pub whole_first: bool,
     /// The family's texts begin with bos, unless the file says otherwise.
     bos: bool,
 }
 
 const PLAIN: Cut = Cut { names: &[], matches: &[], then_gpt2: false, composed: false, whole_first: false, bos: false };
 
-const CUTS: &[Cut] = &[
+pub(super) const CUTS: &[Cut] = &[
     Cut {
         names: &["default"],
         matches: &[
@@ -89,7 +91,7 @@ impl Tokenizer {
     /// # Errors
     /// A missing or contradictory key, and a kind of tokenizer or way to cut words that we don't have, by its name.
     pub fn from_gguf(file: &Gguf) -> Result<Self> {
-        let tokenizer = match file.text("tokenizer.huggingface.json")? {
+        let tokenizer = match file.text(WHOLE)? {
             Some(json) => Self::parse(file.path(), json.as_bytes())?,
             None => Self::parse(file.path(), build(file)?.to_string().as_bytes())?,
         };
@@ -116,7 +118,7 @@ impl Tokenizer {
 /// # Errors
 /// As [`Tokenizer::from_gguf`] for the keys that are read.
 pub fn adds_bos(file: &Gguf) -> Result<bool> {
-    match file.flag("tokenizer.ggml.add_bos_token")? {
+    match file.flag(ADDS_BOS)? {
         Some(said) => Ok(said),
         None if file.text(MODEL)? == Some("llama") => Ok(true),
         None if file.text(MODEL)? == Some("gpt2") => Ok(cut(file)?.bos),
@@ -126,7 +128,7 @@ pub fn adds_bos(file: &Gguf) -> Result<bool> {
 
 /// A token's kind, as the file numbers them.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     Normal = 1,
     Unknown,
     Control,
@@ -212,6 +214,24 @@ fn cut(file: &Gguf) -> Result<&'static Cut> {
     found.ok_or_else(|| Error::key(file.path(), PRE, format!("one of {}", names()), pre))
 }
 
+/// The normalizer and the pre-tokenizer of a way to cut words.
+pub(super) fn before_merges(cut: &Cut) -> (Value, Value) {
+    let split =
+        |regex: &&str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
+    let mut parts: Vec<Value> = cut.matches.iter().map(split).collect();
+    parts.push(byte_pieces(cut.then_gpt2));
+    let pre = match parts.len() {
+        1 => parts.remove(0),
+        _ => json!({"type": "Sequence", "pretokenizers": parts}),
+    };
+    let normalizer = if cut.composed { json!({"type": "NFC"}) } else { Value::Null };
+    (normalizer, pre)
+}
+
+fn byte_pieces(regex: bool) -> Value {
+    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex})
+}
+
 fn byte_level(file: &Gguf) -> Result<Value> {
     let vocabulary = Vocabulary::read(file)?;
     let cut = cut(file)?;
@@ -221,23 +241,13 @@ fn byte_level(file: &Gguf) -> Result<Value> {
         _ => Err(Error::key(file.path(), MERGES, "two tokens with one space between", format!("{merge:?}"))),
     };
     let merges: Vec<Value> = merges.iter().map(pair).collect::<Result<_>>()?;
-    let split =
-        |regex: &&str| json!({"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": false});
-    let bytes =
-        |regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex});
-    let mut parts: Vec<Value> = cut.matches.iter().map(split).collect();
-    parts.push(bytes(cut.then_gpt2));
-    let pre = match parts.len() {
-        1 => parts.remove(0),
-        _ => json!({"type": "Sequence", "pretokenizers": parts}),
-    };
-    let normalizer = if cut.composed { json!({"type": "NFC"}) } else { Value::Null };
+    let (normalizer, pre) = before_merges(cut);
     let mut model = json!({"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
         "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": cut.whole_first,
         "vocab": {}, "merges": []});
     model["vocab"] = vocabulary.map().into();
     model["merges"] = merges.into();
-    Ok(whole(vocabulary.added(), normalizer, pre, bytes(true), model))
+    Ok(whole(vocabulary.added(), normalizer, pre, byte_pieces(true), model))
 }
 
 /// SentencePiece BPE joins the neighbours whose joint token has the highest score: as merges, all pairs that make a token, by

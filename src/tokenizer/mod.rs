@@ -4,6 +4,7 @@
 
 pub mod chat;
 pub mod gguf;
+mod gguf_write;
 mod spelling;
 mod train;
 
@@ -17,6 +18,7 @@ use crate::format::write_atomic;
 use crate::{Error, Result};
 use spelling::{Spelling, cuts_at_words, pieces};
 
+pub use gguf_write::Keys;
 pub use train::{MIN_BPE_VOCAB, train_bpe};
 
 /// Ids that are no text. `bos` may equal `eos` (GPT-2 has one `<|endoftext|>` for both).

@@ -1,5 +1,6 @@
 //! The real binary: what it prints where, and how it exits.
 
+mod convert;
 mod train;
 
 use std::io::{Read, Write};
