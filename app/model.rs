@@ -1,11 +1,12 @@
 //! From a MODEL on the command line to a description, a tokenizer and a network. A MODEL is a folder in Hugging Face layout, a
 //! GGUF file, or nothing: then it is the model inside the binary.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bd3::arch::Shape;
 use bd3::checkpoint::{Checkpoint, Config};
 use bd3::format::safetensors::Tensors;
+use bd3::tokenizer::chat::ChatTemplate;
 use bd3::tokenizer::{Special, Tokenizer};
 use bd3::{Error, Result};
 
@@ -21,6 +22,8 @@ const BUILT_IN_NAME: &str = "tiny";
 pub struct Model {
     /// As the user wrote it.
     pub name: String,
+    /// Its folder or file; `None` inside the binary.
+    path: Option<PathBuf>,
     /// Description and tensors.
     pub checkpoint: Checkpoint,
     /// Its tokenizer, with the special ids that the model says.
@@ -35,6 +38,19 @@ impl Model {
             note!("note: {} was trained at block sizes {sizes:?}, not at {block}", self.name);
         }
     }
+
+    /// Its chat template.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn chat_template(&self) -> Result<ChatTemplate> {
+        let found = match (self.checkpoint.gguf(), &self.path) {
+            (Some(file), _) => ChatTemplate::from_gguf(file, &self.tokenizer)?,
+            (None, Some(dir)) => ChatTemplate::from_folder(dir, &self.tokenizer)?,
+            (None, None) => None,
+        };
+        found.ok_or_else(|| Error::value("--chat", "a model with a chat template", format!("none in {}", self.name)))
+    }
 }
 
 /// Opens a model folder, a GGUF file, or the model inside the binary.
@@ -46,7 +62,7 @@ pub fn open(path: Option<&Path>) -> Result<Model> {
         None => Tokenizer::load(path)?,
     };
     let tokenizer = told(tokenizer, &mut checkpoint, path)?;
-    Ok(Model { name: path.display().to_string(), checkpoint, tokenizer })
+    Ok(Model { name: path.display().to_string(), path: Some(path.into()), checkpoint, tokenizer })
 }
 
 /// The tokenizer of the model inside the binary.
@@ -60,7 +76,7 @@ fn built_in() -> Result<Model> {
     let config = Config::parse(&dir.join("config.json"), config)?;
     let mut checkpoint = Checkpoint::new(&config, Tensors::embedded("tiny/model.safetensors", tensors)?)?;
     let tokenizer = told(Tokenizer::from_bytes(tokenizer)?, &mut checkpoint, dir)?;
-    Ok(Model { name: BUILT_IN_NAME.into(), checkpoint, tokenizer })
+    Ok(Model { name: BUILT_IN_NAME.into(), path: None, checkpoint, tokenizer })
 }
 
 /// The tokenizer with the special ids of the model; what the model does not say, the names of the tokenizer do. A plain

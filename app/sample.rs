@@ -9,6 +9,7 @@ use bd3::event::{Event, Reason, Sink};
 use bd3::pass::{Denoiser, Filter, Nucleus};
 use bd3::rng::Rng;
 use bd3::sample::{self, Knobs, Rule, SampleOptions, Sampler, Stop, Window};
+use bd3::tokenizer::chat::Message;
 use bd3::{Error, Result};
 use clap::{Args, Parser, ValueEnum};
 use serde_json::json;
@@ -21,7 +22,7 @@ use crate::view::{self, Show, View};
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  bd3 sample -p 'Once upon a time' -n 200 --rule threshold --threshold 0.9")]
 pub struct SampleArgs {
-    /// A model folder (config.json, model.safetensors, tokenizer.json); default: the model inside the binary
+    /// A model folder (config.json, model.safetensors, tokenizer.json) or a .gguf file; default: the model inside the binary
     model: Option<PathBuf>,
 
     /// The text to continue; with a prompt, end of text ends a sample
@@ -30,6 +31,9 @@ pub struct SampleArgs {
     /// The same, from a file; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "prompt", help_heading = "Text")]
     prompt_file: Option<PathBuf>,
+    /// The prompt is a user's message: wrap it in the model's chat template
+    #[arg(long, help_heading = "Text")]
+    chat: bool,
     /// New tokens, at most
     #[arg(short, value_name = "N", default_value_t = 128, help_heading = "Text")]
     n: usize,
@@ -69,6 +73,13 @@ pub struct SampleArgs {
     /// End a sample when the last 256 tokens have a histogram of less entropy, in nats; the official code: 4
     #[arg(allow_negative_numbers = true, long, value_name = "X", help_heading = "Tokens")]
     stop_entropy: Option<f64>,
+
+    /// f32 throughout: no quantised activations, no half-precision cache
+    #[arg(long, help_heading = "Engine")]
+    exact: bool,
+    /// Threads; default: one for each core
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Engine")]
+    threads: usize,
 
     /// How the sample is shown; default: canvas on a terminal, text on a pipe
     #[arg(long, value_enum, help_heading = "Output")]
@@ -121,6 +132,24 @@ impl SampleArgs {
         Ok(Some(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_string)))
     }
 
+    /// The ids that a sample begins with: beginning of text and the prompt, or the prompt in its chat template.
+    fn ids(&self, model: &Model, prompt: Option<&str>) -> Result<Vec<u32>> {
+        let tokenizer = &model.tokenizer;
+        if !self.chat {
+            let Some(bos) = tokenizer.special().bos else {
+                return Err(Error::value("tokenizer.json", "a token that begins a text", "none"));
+            };
+            let mut ids = vec![bos];
+            ids.extend(tokenizer.encode(prompt.unwrap_or_default())?);
+            return Ok(ids);
+        }
+        let Some(prompt) = prompt else {
+            return Err(Error::value("--chat", "a message (-p or --prompt-file)", "none"));
+        };
+        let text = model.chat_template()?.render(&[Message::new("user", prompt)])?;
+        tokenizer.encode_template(&text)
+    }
+
     fn filter(&self) -> Filter {
         let nucleus = match self.nucleus {
             // `p` of 1 must keep what rounding leaves beyond the last digit.
@@ -164,15 +193,12 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
     let model = model::open(args.model.as_deref())?;
     let special = model.tokenizer.special();
     let options = args.options(&model, special.eos.filter(|_| prompt.is_some()))?;
-    let Some(bos) = special.bos else {
-        return Err(Error::value("tokenizer.json", "a token that begins a text", "none").into());
-    };
-    let mut ids = vec![bos];
-    ids.extend(model.tokenizer.encode(prompt.as_deref().unwrap_or_default())?);
+    let ids = args.ids(&model, prompt.as_deref())?;
     model.note_untrained(options.block);
     interrupt::watch()?;
     let job = Job { args, model: &model, options, prompt, ids };
-    job.write(&model.checkpoint.engine(Options::default())?)
+    let how = Options { exact: args.exact, threads: args.threads, isa: None };
+    job.write(&model.checkpoint.engine(how)?)
 }
 
 /// All that the samples of one command share.

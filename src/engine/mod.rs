@@ -23,6 +23,7 @@ use std::sync::Mutex;
 
 use cache::Kind;
 pub use cache::{KeyValues, Precision};
+use panel::OUTPUTS;
 use pass::{Machine, Scratch, WIDEST_HEAD};
 use simd::Isa;
 use team::Team;
@@ -31,7 +32,7 @@ use weights::Weights;
 use crate::arch::{Arch, Objective};
 use crate::error::{Error, Result};
 use crate::format::Stored;
-use crate::pass::{Denoiser, Lane, Proposal};
+use crate::pass::{Ask, Denoiser, Filter, Lane, Proposal};
 
 /// How an engine runs.
 #[derive(Clone, Copy, Debug)]
@@ -106,13 +107,60 @@ impl Engine {
     pub fn logits(&self, lanes: &mut [Lane<'_, KeyValues>]) -> Result<Vec<f32>> {
         self.run(lanes, |_, scratch, rows| {
             let mut all = Vec::with_capacity(rows * self.arch.vocab);
+            let mut line = vec![0.0; self.arch.vocab.next_multiple_of(OUTPUTS)];
             for row in 0..rows {
-                let panels = scratch.logits.chunks(rows * panel::OUTPUTS);
-                let numbers = panels.flat_map(|panel| &panel[row * panel::OUTPUTS..][..panel::OUTPUTS]);
-                all.extend(numbers.take(self.arch.vocab));
+                row_of(&scratch.logits, rows, row, &mut line);
+                all.extend_from_slice(&line[..self.arch.vocab]);
             }
             Ok(all)
         })
+    }
+
+    /// Logits `[ids, vocab]` after each of these ids, of a next-token model, which are stored: `then` gets the number of an id and its
+    /// row, once for each, in order.
+    ///
+    /// # Errors
+    /// A model that does not predict the next token; an id beyond the vocabulary.
+    pub fn read(&self, cache: &mut KeyValues, ids: &[u32], mut then: impl FnMut(usize, &[f32])) -> Result<()> {
+        if self.arch.objective != Objective::NextToken {
+            return Err(Error::Run("only a next-token model reads a text from left to right".into()));
+        }
+        let ask = Ask { rows: Vec::new(), uniforms: Vec::new(), filter: Filter::GREEDY, alternatives: 0 };
+        let mut line = vec![0.0; self.arch.vocab.next_multiple_of(OUTPUTS)];
+        for (piece, ids) in ids.chunks(PIECE).enumerate() {
+            let mut state = self.state()?;
+            let (machine, scratch) = &mut *state;
+            let lanes = &mut [Lane { cache, store: ids, open: &[], ask: &ask }];
+            scratch.plan.make(&self.arch, &self.frequencies, lanes)?;
+            scratch.plan.ask_all(&self.arch);
+            machine.pass(&self.arch, &self.weights, scratch, lanes);
+            lanes[0].cache.stored(ids);
+            for row in 0..ids.len() {
+                row_of(&scratch.logits, ids.len(), row, &mut line);
+                then(piece * PIECE + row, &line[..self.arch.vocab]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Nats of each id after the first, of a next-token model: minus the logarithm of its probability given all ids before it.
+    ///
+    /// # Errors
+    /// As [`Engine::read`].
+    pub fn score(&self, ids: &[u32]) -> Result<Vec<f64>> {
+        let mut nats = Vec::with_capacity(ids.len());
+        let Some((_, read)) = ids.split_last() else { return Ok(nats) };
+        self.read(&mut self.cache(1), read, |index, logits| {
+            let most = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            let sum: f64 = logits.iter().map(|&x| (f64::from(x) - most).exp()).sum();
+            let next = logits.get(ids[index + 1] as usize).copied().unwrap_or(f32::NEG_INFINITY);
+            nats.push(sum.ln() + most - f64::from(next));
+        })?;
+        Ok(nats)
+    }
+
+    fn state(&self) -> Result<std::sync::MutexGuard<'_, (Machine, Scratch)>> {
+        self.state.lock().map_err(|_| Error::Run("the engine failed in an earlier pass".into()))
     }
 
     /// One pass, and what is made of its logits. `then` gets the number of rows asked for.
@@ -121,7 +169,7 @@ impl Engine {
         lanes: &mut [Lane<'_, KeyValues>],
         then: impl FnOnce(&mut Machine, &mut Scratch, usize) -> Result<T>,
     ) -> Result<T> {
-        let mut state = self.state.lock().map_err(|_| Error::Run("the engine failed in an earlier pass".into()))?;
+        let mut state = self.state()?;
         let (machine, scratch) = &mut *state;
         scratch.plan.make(&self.arch, &self.frequencies, lanes)?;
         machine.pass(&self.arch, &self.weights, scratch, lanes);
@@ -130,6 +178,16 @@ impl Engine {
         }
         let rows = scratch.plan.asked.len();
         then(machine, scratch, rows)
+    }
+}
+
+/// Ids that are read in one pass: more would not make the products faster.
+const PIECE: usize = 64;
+
+/// One row of `[panels][rows][32]`.
+fn row_of(panels: &[f32], rows: usize, row: usize, to: &mut [f32]) {
+    for (panel, to) in panels.chunks_exact(rows * OUTPUTS).zip(to.chunks_exact_mut(OUTPUTS)) {
+        to.copy_from_slice(&panel[row * OUTPUTS..][..OUTPUTS]);
     }
 }
 

@@ -74,12 +74,20 @@ impl Plan {
                 }));
             }
         }
-        let group = arch.heads / arch.kv_heads();
-        self.all.cut(&self.lanes, |rows| rows.clone().collect::<Vec<_>>(), (arch.kv_heads(), group));
+        let heads = (arch.kv_heads(), arch.heads / arch.kv_heads());
+        self.all.cut(&self.lanes, |rows| rows.clone().collect::<Vec<_>>(), heads);
         let asked = &self.asked;
         let of_lane = |rows: &Range<usize>| asked.iter().copied().filter(|row| rows.contains(row)).collect();
-        self.last.cut(&self.lanes, of_lane, (arch.kv_heads(), group));
+        self.last.cut(&self.lanes, of_lane, heads);
         Ok(())
+    }
+
+    /// Asks for every row, stored ones too.
+    pub fn ask_all(&mut self, arch: &Arch) {
+        self.asked.clear();
+        self.asked.extend(0..self.ids.len());
+        let heads = (arch.kv_heads(), arch.heads / arch.kv_heads());
+        self.last.cut(&self.lanes, |rows| rows.clone().collect::<Vec<_>>(), heads);
     }
 
     fn clear(&mut self) {
