@@ -13,6 +13,7 @@ mod hostile;
 mod laws;
 mod noise;
 mod oracle;
+mod real;
 mod sampling;
 mod scripted;
 mod tidy;
