@@ -4,13 +4,15 @@
 
 use std::ops::Range;
 
-use super::cache::{Head, Precision};
+use super::cache::{Halves, Head, Kept, Precision, Singles};
 use super::simd::{Kernel, LANES, Simd, exp};
 
 /// Rows in a tile.
 pub const ROWS: usize = 8;
+/// How far ahead keys and values are asked for, in bytes.
+const AHEAD: usize = 4096;
 /// Positions in a tile.
-const TILE: usize = 64;
+const TILE: usize = 128;
 
 /// The rows of one tile and what they look at.
 pub struct Attention<'a> {
@@ -22,7 +24,7 @@ pub struct Attention<'a> {
     pub start: usize,
     /// By row, the end of what it sees.
     pub seen: &'a [usize],
-    /// `[ROWS][width]`, scaled; rows beyond `seen.len()` are not read.
+    /// `[width][ROWS]`, scaled; rows beyond `seen.len()` do not matter.
     pub queries: &'a [f32],
     /// `[ROWS][width]`
     pub out: &'a mut [f32],
@@ -34,146 +36,132 @@ impl Kernel for Attention<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         match (self.precision, self.seen.len()) {
-            (Precision::Half, 1) => attend::<S, Halves, 1>(s, self),
-            (Precision::Half, 2) => attend::<S, Halves, 2>(s, self),
-            (Precision::Half, 3 | 4) => attend::<S, Halves, 4>(s, self),
-            (Precision::Half, _) => attend::<S, Halves, 8>(s, self),
-            (Precision::Single, 1) => attend::<S, Singles, 1>(s, self),
-            (Precision::Single, 2) => attend::<S, Singles, 2>(s, self),
-            (Precision::Single, 3 | 4) => attend::<S, Singles, 4>(s, self),
-            (Precision::Single, _) => attend::<S, Singles, 8>(s, self),
-        }
-    }
-}
-
-/// How sixteen numbers are read.
-trait Numbers {
-    fn load<S: Simd>(s: S, bytes: &[u8], index: usize) -> S::F;
-}
-
-struct Halves;
-struct Singles;
-
-impl Numbers for Halves {
-    #[inline(always)]
-    fn load<S: Simd>(s: S, bytes: &[u8], index: usize) -> S::F {
-        match bytes[2 * index..].first_chunk() {
-            Some(chunk) => s.load_f16(chunk),
-            None => unreachable!("whole panels"),
-        }
-    }
-}
-
-impl Numbers for Singles {
-    #[inline(always)]
-    fn load<S: Simd>(s: S, bytes: &[u8], index: usize) -> S::F {
-        match bytes[4 * index..].first_chunk() {
-            Some(chunk) => s.bits(s.load_i(chunk)),
-            None => unreachable!("whole panels"),
+            (Precision::Half, 1) => attend::<S, Halves, 1, 32>(s, self),
+            (Precision::Half, 2) => attend::<S, Halves, 2, 32>(s, self),
+            (Precision::Half, 3 | 4) => attend::<S, Halves, 4, 32>(s, self),
+            (Precision::Half, _) => attend::<S, Halves, 8, 32>(s, self),
+            (Precision::Single, 1) => attend::<S, Singles, 1, 64>(s, self),
+            (Precision::Single, 2) => attend::<S, Singles, 2, 64>(s, self),
+            (Precision::Single, 3 | 4) => attend::<S, Singles, 4, 64>(s, self),
+            (Precision::Single, _) => attend::<S, Singles, 8, 64>(s, self),
         }
     }
 }
 
 #[inline(always)]
-fn attend<S: Simd, N: Numbers, const R: usize>(s: S, mut a: Attention<'_>) {
+fn attend<S: Simd, K: Kept<N>, const R: usize, const N: usize>(s: S, mut a: Attention<'_>) {
     let width = a.head.width();
     let count = a.seen.len().min(R);
     let end = a.seen.iter().copied().fold(0, usize::max);
     let mut weights = [[0.0f32; TILE]; R];
-    let (mut greatest, mut sum) = ([f32::NEG_INFINITY; R], [0.0f32; R]);
+    let (mut greatest, mut sums) = ([f32::NEG_INFINITY; R], [s.splat(0.0); R]);
     a.out.fill(0.0);
     // Tiles begin at whole panels.
     let mut tile = a.start / LANES * LANES;
     while tile < end {
         let panels = (end - tile).min(TILE).div_ceil(LANES);
-        for panel in 0..panels {
-            score::<S, N, R>(s, &a, tile / LANES + panel, panel, &mut weights);
+        let mut panel = 0;
+        while panel < panels {
+            // With few rows several panels side by side, so that no sum waits for itself.
+            panel += match (R, panels - panel) {
+                (1 | 2, 4..) => score::<S, K, R, 4, N>(s, &a, tile / LANES + panel, panel, &mut weights),
+                (1 | 2 | 4, 2..) => score::<S, K, R, 2, N>(s, &a, tile / LANES + panel, panel, &mut weights),
+                _ => score::<S, K, R, 1, N>(s, &a, tile / LANES + panel, panel, &mut weights),
+            };
         }
         for r in 0..count {
             let row = &mut weights[r];
             // What lies before the start or beyond the end of what the row sees does not count.
             let (from, to) = (a.start.saturating_sub(tile).min(TILE), a.seen[r].saturating_sub(tile).min(TILE));
-            row[..from].fill(f32::NEG_INFINITY);
-            row[to.max(from)..].fill(f32::NEG_INFINITY);
             if to <= from {
                 row.fill(0.0);
                 continue;
             }
+            row[..from].fill(f32::NEG_INFINITY);
+            row[to..].fill(f32::NEG_INFINITY);
             let (vectors, _) = row.as_chunks_mut::<LANES>();
             let mut most = s.splat(greatest[r]);
             for vector in vectors.iter().take(panels) {
                 most = s.max(most, s.load(vector));
             }
             let most = s.largest(most);
-            let mut total = s.splat(0.0);
             for vector in vectors.iter_mut().take(panels) {
                 let weight = exp(s, s.sub(s.load(vector), s.splat(most)));
                 s.store(weight, vector);
             }
             row[..from].fill(0.0);
             row[to..].fill(0.0);
-            let (vectors, _) = row.as_chunks::<LANES>();
-            for vector in vectors.iter().take(panels) {
-                total = s.add(total, s.load(vector));
+            if most != greatest[r] {
+                let mut shrunk = [0.0; LANES];
+                if greatest[r] != f32::NEG_INFINITY {
+                    s.store(exp(s, s.splat(greatest[r] - most)), &mut shrunk);
+                }
+                sums[r] = s.mul(sums[r], s.splat(shrunk[0]));
+                greatest[r] = most;
+                for out in a.out[r * width..][..width].as_chunks_mut::<LANES>().0 {
+                    s.store(s.mul(s.load(out), s.splat(shrunk[0])), out);
+                }
             }
-            let before = s.sub(s.splat(greatest[r]), s.splat(most));
-            let mut shrunk = [0.0; LANES];
-            s.store(exp(s, before), &mut shrunk);
-            let shrunk = if greatest[r] == f32::NEG_INFINITY { 0.0 } else { shrunk[0] };
-            sum[r] = sum[r] * shrunk + s.sum(total);
-            greatest[r] = most;
-            let (out, _) = a.out[r * width..][..width].as_chunks_mut::<LANES>();
-            for out in out {
-                let scaled = s.mul(s.load(out), s.splat(shrunk));
-                s.store(scaled, out);
+            for vector in row.as_chunks::<LANES>().0.iter().take(panels) {
+                sums[r] = s.add(sums[r], s.load(vector));
             }
         }
         let positions = tile..tile + panels * LANES;
         let mut column = 0;
         while column < width / LANES {
             column += match width / LANES - column {
-                1 => gather::<S, N, R, 1>(s, &mut a, positions.clone(), column, &weights),
-                4.. if S::ROWS == 8 => gather::<S, N, R, 4>(s, &mut a, positions.clone(), column, &weights),
-                _ => gather::<S, N, R, 2>(s, &mut a, positions.clone(), column, &weights),
+                1 => gather::<S, K, R, 1, N>(s, &mut a, positions.clone(), column, &weights),
+                4.. if S::ROWS == 8 => gather::<S, K, R, 4, N>(s, &mut a, positions.clone(), column, &weights),
+                _ => gather::<S, K, R, 2, N>(s, &mut a, positions.clone(), column, &weights),
             };
         }
         tile += TILE;
     }
     for r in 0..count {
-        let (out, _) = a.out[r * width..][..width].as_chunks_mut::<LANES>();
-        for out in out {
-            let scaled = s.mul(s.load(out), s.splat(1.0 / sum[r]));
-            s.store(scaled, out);
+        let scale = s.splat(1.0 / s.sum(sums[r]));
+        for out in a.out[r * width..][..width].as_chunks_mut::<LANES>().0 {
+            s.store(s.mul(s.load(out), scale), out);
         }
     }
 }
 
-/// Scores of one panel of 16 positions with R rows.
+/// Scores of P panels of 16 positions with R rows. Gives P.
 #[inline(always)]
-fn score<S: Simd, N: Numbers, const R: usize>(
+fn score<S: Simd, K: Kept<N>, const R: usize, const P: usize, const N: usize>(
     s: S,
     a: &Attention<'_>,
     panel: usize,
     column: usize,
     scores: &mut [[f32; TILE]; R],
-) {
+) -> usize {
     let width = a.head.width();
-    let keys = &a.head.keys;
-    let mut acc = [s.splat(0.0); R];
+    let keys = &a.head.keys.as_chunks::<N>().0[panel * width..][..P * width];
+    let queries = &a.queries.as_chunks::<ROWS>().0[..width];
+    let mut acc = [[s.splat(0.0); R]; P];
     for i in 0..width {
-        let key = N::load(s, keys, (panel * width + i) * LANES);
-        for r in 0..R {
-            acc[r] = s.fma(key, s.splat(a.queries[r * width + i]), acc[r]);
+        for p in 0..P {
+            let key = &keys[p * width..][..width][i];
+            if i % (64 / N) == 0 {
+                s.prefetch(key.as_ptr().wrapping_add(AHEAD));
+            }
+            let key = K::load(s, key);
+            for r in 0..R {
+                acc[p][r] = s.fma(key, s.splat(queries[i][r]), acc[p][r]);
+            }
         }
     }
     for r in 0..R {
-        s.store(acc[r], &mut scores[r].as_chunks_mut::<LANES>().0[column]);
+        let (vectors, _) = scores[r].as_chunks_mut::<LANES>();
+        for p in 0..P {
+            s.store(acc[p][r], &mut vectors[column + p]);
+        }
     }
+    P
 }
 
 /// Adds a tile's values, weighted, to V columns of 16 numbers of all rows. Gives V.
 #[inline(always)]
-fn gather<S: Simd, N: Numbers, const R: usize, const V: usize>(
+fn gather<S: Simd, K: Kept<N>, const R: usize, const V: usize, const N: usize>(
     s: S,
     a: &mut Attention<'_>,
     positions: Range<usize>,
@@ -184,9 +172,9 @@ fn gather<S: Simd, N: Numbers, const R: usize, const V: usize>(
     while first < R {
         let rows = &weights[first..];
         first += match R {
-            1 => some::<S, N, 1, V>(s, a, positions.clone(), (first, column), rows),
-            4.. if S::ROWS == 8 => some::<S, N, 4, V>(s, a, positions.clone(), (first, column), rows),
-            _ => some::<S, N, 2, V>(s, a, positions.clone(), (first, column), rows),
+            1 => some::<S, K, 1, V, N>(s, a, positions.clone(), (first, column), rows),
+            4.. if S::ROWS == 8 => some::<S, K, 4, V, N>(s, a, positions.clone(), (first, column), rows),
+            _ => some::<S, K, 2, V, N>(s, a, positions.clone(), (first, column), rows),
         };
     }
     V
@@ -194,7 +182,7 @@ fn gather<S: Simd, N: Numbers, const R: usize, const V: usize>(
 
 /// The same for G rows. Gives G.
 #[inline(always)]
-fn some<S: Simd, N: Numbers, const G: usize, const V: usize>(
+fn some<S: Simd, K: Kept<N>, const G: usize, const V: usize, const N: usize>(
     s: S,
     a: &mut Attention<'_>,
     positions: Range<usize>,
@@ -208,10 +196,16 @@ fn some<S: Simd, N: Numbers, const G: usize, const V: usize>(
             acc[r][v] = s.load(&a.out[(first + r) * width..].as_chunks::<LANES>().0[column + v]);
         }
     }
-    let values = &a.head.values;
-    for (index, position) in positions.enumerate() {
+    let step = width / LANES;
+    let values = &a.head.values.as_chunks::<N>().0[positions.start * step..positions.end * step];
+    let Some(weights) = weights.first_chunk::<G>() else { unreachable!("rows come in groups") };
+    for (index, values) in (0..TILE).zip(values.chunks_exact(step)) {
+        let values = &values[column..][..V];
         for v in 0..V {
-            let value = N::load(s, values, position * width + (column + v) * LANES);
+            if v % (64 / N) == 0 {
+                s.prefetch(values[v].as_ptr().wrapping_add(AHEAD));
+            }
+            let value = K::load(s, &values[v]);
             for r in 0..G {
                 acc[r][v] = s.fma(value, s.splat(weights[r][index]), acc[r][v]);
             }

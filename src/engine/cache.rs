@@ -2,9 +2,7 @@
 //! comes after its block. Rotated keys stand in panels of 16 positions (`[panel][head_dim][16]`), so that a query meets 16 of them
 //! at a time; values stand by position. Half precision by default, single on request.
 
-use half::f16;
-
-use super::simd::LANES;
+use super::simd::{Isa, Kernel, LANES, Simd};
 use crate::pass::Cache;
 
 /// How precisely keys and values are kept.
@@ -51,29 +49,14 @@ pub struct Head {
 }
 
 impl Head {
-    /// Writes position `at` (counted from the first row in memory).
-    pub fn put(&mut self, at: usize, key: &[f32], value: &[f32]) {
-        let bytes = self.precision.bytes();
-        let needed = (at + 1).next_multiple_of(LANES) * self.width * bytes;
+    /// Writes a key and a value, `[width]` each, at position `at` (counted from the first row in memory).
+    pub fn put(&mut self, isa: Isa, at: usize, key: &[f32], value: &[f32]) {
+        let needed = (at + 1).next_multiple_of(LANES) * self.width * self.precision.bytes();
         if self.keys.len() < needed {
             self.keys.resize(needed, 0);
             self.values.resize(needed, 0);
         }
-        let (panel, lane) = (at / LANES * self.width * LANES, at % LANES);
-        let mut write = |to: Place, number: f32| {
-            let (numbers, index) = match to {
-                Place::Key(i) => (&mut self.keys, panel + i * LANES + lane),
-                Place::Value(i) => (&mut self.values, at * self.width + i),
-            };
-            match self.precision {
-                Precision::Half => {
-                    numbers[2 * index..][..2].copy_from_slice(&f16::from_f32(number).to_le_bytes());
-                }
-                Precision::Single => numbers[4 * index..][..4].copy_from_slice(&number.to_le_bytes()),
-            }
-        };
-        key.iter().enumerate().for_each(|(i, &x)| write(Place::Key(i), x));
-        value.iter().enumerate().for_each(|(i, &x)| write(Place::Value(i), x));
+        isa.run(Put { head: self, at, key, value });
     }
 
     /// Numbers of a head, filled up to a multiple of 16.
@@ -82,9 +65,88 @@ impl Head {
     }
 }
 
-enum Place {
-    Key(usize),
-    Value(usize),
+struct Put<'a> {
+    head: &'a mut Head,
+    at: usize,
+    key: &'a [f32],
+    value: &'a [f32],
+}
+
+impl Kernel for Put<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let Self { head, at, key, value } = self;
+        match head.precision {
+            Precision::Half => put::<S, Halves, 2, 32>(s, head, at, [key, value]),
+            Precision::Single => put::<S, Singles, 4, 64>(s, head, at, [key, value]),
+        }
+    }
+}
+
+/// How sixteen numbers are kept, in N bytes.
+pub trait Kept<const N: usize> {
+    /// From memory.
+    fn load<S: Simd>(s: S, from: &[u8; N]) -> S::F;
+    /// To memory.
+    fn store<S: Simd>(s: S, x: S::F, to: &mut [u8; N]);
+}
+
+/// Half precision.
+pub struct Halves;
+/// Single precision.
+pub struct Singles;
+
+impl Kept<32> for Halves {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, from: &[u8; 32]) -> S::F {
+        s.load_f16(from)
+    }
+
+    #[inline(always)]
+    fn store<S: Simd>(s: S, x: S::F, to: &mut [u8; 32]) {
+        s.store_f16(x, to);
+    }
+}
+
+impl Kept<64> for Singles {
+    #[inline(always)]
+    fn load<S: Simd>(s: S, from: &[u8; 64]) -> S::F {
+        s.bits(s.load_i(from))
+    }
+
+    #[inline(always)]
+    fn store<S: Simd>(s: S, x: S::F, to: &mut [u8; 64]) {
+        let mut numbers = [0.0; LANES];
+        s.store(x, &mut numbers);
+        *to = bytemuck::cast(numbers);
+    }
+}
+
+/// Numbers of B bytes each, sixteen in N.
+#[inline(always)]
+fn put<S: Simd, K: Kept<N>, const B: usize, const N: usize>(
+    s: S,
+    head: &mut Head,
+    at: usize,
+    [key, value]: [&[f32]; 2],
+) {
+    let width = head.width;
+    let (panel, lane) = (at / LANES * width, at % LANES);
+    let keys = &mut head.keys.as_chunks_mut::<N>().0[panel..panel + width];
+    for (numbers, panel) in key.as_chunks::<LANES>().0.iter().zip(keys.chunks_exact_mut(LANES)) {
+        let mut stored = [0; N];
+        K::store(s, s.load(numbers), &mut stored);
+        for (number, line) in stored.as_chunks::<B>().0.iter().zip(panel) {
+            line.as_chunks_mut::<B>().0[lane] = *number;
+        }
+    }
+    let start = at * width / LANES;
+    let values = &mut head.values.as_chunks_mut::<N>().0[start..start + width / LANES];
+    for (numbers, to) in value.as_chunks::<LANES>().0.iter().zip(values) {
+        K::store(s, s.load(numbers), to);
+    }
 }
 
 /// What a cache is made for.

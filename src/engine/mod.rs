@@ -16,6 +16,8 @@ pub mod product;
 mod quants;
 mod rows;
 pub mod simd;
+#[cfg(test)]
+mod speed;
 mod team;
 mod weights;
 

@@ -2,8 +2,9 @@
 //! through a panel once, whatever the number of rows. A unit keeps the file's own numbers (nothing is rounded again); only
 //! their order changes:
 //!
-//! - plain floats: `[half of 16 outputs][32 inputs][16 outputs]`, bf16 in pairs of inputs;
-//! - integers: a line of scales, then `[half][group of 4 inputs][16 outputs][4 inputs]`; nibbles keep group g + 4 above group g.
+//! - plain floats: `[32 inputs][32 outputs]`, bf16 in pairs of inputs;
+//! - bytes: a line of scales, then `[group of 4 inputs][32 outputs][4 inputs]`;
+//! - nibbles: lines of scales, then `[half of 16 outputs][4 groups][16 outputs][4 inputs]`, group g + 4 above group g.
 
 use super::simd::{LANES, Quants, Simd};
 use crate::format::Type;
@@ -72,6 +73,21 @@ pub trait Integers: Layout {
         first: usize,
         acc: &mut [[S::F; R]; 2],
     );
+}
+
+/// How far ahead of the products weights are asked for, in bytes: a few hundred nanoseconds of reading.
+const AHEAD: usize = 4096;
+
+/// Asks for the lines that lie [`AHEAD`] of some weights, once for all rows. With few rows the machine does so by itself; with more,
+/// products take so long that its own window is too short.
+#[inline(always)]
+pub fn ahead<S: Simd, const R: usize>(s: S, weights: &[u8], first_row: usize) {
+    if first_row > 0 {
+        return;
+    }
+    for line in weights.chunks(64) {
+        s.prefetch(line.as_ptr().wrapping_add(AHEAD));
+    }
 }
 
 /// N bytes from a place on.
@@ -204,9 +220,8 @@ impl Layout for F32 {
     const SOURCE: usize = 128;
 
     fn pack(source: &[u8], output: usize, unit: &mut [u8]) {
-        let half = &mut unit[output / LANES * 2048..][..2048];
         for (input, number) in source.as_chunks::<4>().0.iter().enumerate() {
-            half[input * 64 + output % LANES * 4..][..4].copy_from_slice(number);
+            unit[(input * OUTPUTS + output) * 4..][..4].copy_from_slice(number);
         }
     }
 
@@ -214,7 +229,7 @@ impl Layout for F32 {
     fn decode<S: Simd>(s: S, unit: &[u8], p: Place) -> [S::F; 4] {
         let mut numbers = [s.splat(0.0); 4];
         for (i, numbers) in numbers.iter_mut().enumerate() {
-            *numbers = s.bits(s.load_i(at(unit, p.half * 2048 + (p.group * 4 + i) * 64)));
+            *numbers = s.bits(s.load_i(at(unit, (p.group * 4 + i) * 128 + p.half * 64)));
         }
         numbers
     }
@@ -226,9 +241,8 @@ impl Layout for F16 {
     const SOURCE: usize = 64;
 
     fn pack(source: &[u8], output: usize, unit: &mut [u8]) {
-        let half = &mut unit[output / LANES * 1024..][..1024];
         for (input, number) in source.as_chunks::<2>().0.iter().enumerate() {
-            half[input * 32 + output % LANES * 2..][..2].copy_from_slice(number);
+            unit[(input * OUTPUTS + output) * 2..][..2].copy_from_slice(number);
         }
     }
 
@@ -236,7 +250,7 @@ impl Layout for F16 {
     fn decode<S: Simd>(s: S, unit: &[u8], p: Place) -> [S::F; 4] {
         let mut numbers = [s.splat(0.0); 4];
         for (i, numbers) in numbers.iter_mut().enumerate() {
-            *numbers = s.load_f16(at(unit, p.half * 1024 + (p.group * 4 + i) * 32));
+            *numbers = s.load_f16(at(unit, (p.group * 4 + i) * 64 + p.half * 32));
         }
         numbers
     }
@@ -248,16 +262,15 @@ impl Layout for Bf16 {
     const SOURCE: usize = 64;
 
     fn pack(source: &[u8], output: usize, unit: &mut [u8]) {
-        let half = &mut unit[output / LANES * 1024..][..1024];
-        for (pair, numbers) in source.as_chunks::<4>().0.iter().enumerate() {
-            half[pair * 64 + output % LANES * 4..][..4].copy_from_slice(numbers);
+        for (pair, numbers) in source.chunks(4).enumerate() {
+            unit[(pair * OUTPUTS + output) * 4..][..numbers.len()].copy_from_slice(numbers);
         }
     }
 
     #[inline(always)]
     fn decode<S: Simd>(s: S, unit: &[u8], p: Place) -> [S::F; 4] {
-        let start = p.half * 1024 + p.group * 128;
-        let (a, b) = (s.load_i(at(unit, start)), s.load_i(at(unit, start + 64)));
+        let start = p.group * 256 + p.half * 64;
+        let (a, b) = (s.load_i(at(unit, start)), s.load_i(at(unit, start + 128)));
         let upper = s.splat_i(0xffff_0000_u32 as i32);
         [s.bits(s.shl::<16>(a)), s.bits(s.and(a, upper)), s.bits(s.shl::<16>(b)), s.bits(s.and(b, upper))]
     }
@@ -270,16 +283,15 @@ impl Layout for Q8 {
 
     fn pack(source: &[u8], output: usize, unit: &mut [u8]) {
         unit[output * 2..][..2].copy_from_slice(&source[..2]);
-        let half = &mut unit[64 + output / LANES * 512..][..512];
         for (group, bytes) in source[2..].as_chunks::<4>().0.iter().enumerate() {
-            half[group * 64 + output % LANES * 4..][..4].copy_from_slice(&bytes.map(|x| x ^ 0x80));
+            unit[64 + (group * OUTPUTS + output) * 4..][..4].copy_from_slice(&bytes.map(|x| x ^ 0x80));
         }
     }
 
     #[inline(always)]
     fn decode<S: Simd>(s: S, unit: &[u8], p: Place) -> [S::F; 4] {
         let scale = s.load_f16(at(unit, p.half * 32));
-        let fours = s.load_i(at(unit, 64 + p.half * 512 + p.group * 64));
+        let fours = s.load_i(at(unit, 64 + p.group * 128 + p.half * 64));
         scaled(s, fours, 128, scale)
     }
 }
@@ -293,6 +305,7 @@ impl Integers for Q8 {
         first: usize,
         acc: &mut [[S::F; R]; 2],
     ) {
+        ahead::<S, R>(s, at::<{ Self::UNIT }>(unit, 0), tile.first);
         let rows = tile.block::<R>(first);
         let sums = s.dot8(at(unit, 64), rows);
         for half in 0..2 {
@@ -332,30 +345,36 @@ impl Integers for Q4 {
         first: usize,
         acc: &mut [[S::F; R]; 2],
     ) {
+        ahead::<S, R>(s, at::<{ Self::UNIT }>(unit, 0), tile.first);
         let rows = tile.block::<R>(first);
-        for (half, acc) in acc.iter_mut().enumerate() {
+        let sums = s.dot4::<R, 8>(at(unit, 64), rows);
+        for half in 0..2 {
             let scale = s.load_f16(at(unit, half * 32));
-            let sums = s.dot4::<R, 8>(at(unit, 64 + half * 256), rows);
             for r in 0..R {
-                acc[r] = s.fma(s.float(sums[r]), s.mul(scale, s.splat(rows[r].scale())), acc[r]);
+                let scale = s.mul(scale, s.splat(rows[r].scale()));
+                acc[half][r] = s.fma(s.float(sums[half][r]), scale, acc[half][r]);
             }
         }
     }
 }
 
-/// One block of nibbles with a scale and a minimum: `scale * nibble + minimum`.
+/// One block of nibbles with a scale and a minimum for each half of the outputs: `scale * nibble + minimum`.
 #[inline(always)]
 fn accumulate_affine<S: Simd, const R: usize>(
     s: S,
-    weights: &[u8; 256],
+    weights: &[u8; 512],
     rows: &[S::Q; R],
-    [scale, minimum]: [S::F; 2],
-    acc: &mut [S::F; R],
+    affine: [[S::F; 2]; 2],
+    acc: &mut [[S::F; R]; 2],
 ) {
     let sums = s.dot4::<R, 0>(weights, rows);
-    for r in 0..R {
-        acc[r] = s.fma(s.float(sums[r]), s.mul(scale, s.splat(rows[r].scale())), acc[r]);
-        acc[r] = s.fma(minimum, s.splat(rows[r].total()), acc[r]);
+    for half in 0..2 {
+        let [scale, minimum] = affine[half];
+        for r in 0..R {
+            let scale = s.mul(scale, s.splat(rows[r].scale()));
+            acc[half][r] = s.fma(s.float(sums[half][r]), scale, acc[half][r]);
+            acc[half][r] = s.fma(minimum, s.splat(rows[r].total()), acc[half][r]);
+        }
     }
 }
 
@@ -387,11 +406,11 @@ impl Integers for Q41 {
         first: usize,
         acc: &mut [[S::F; R]; 2],
     ) {
+        ahead::<S, R>(s, at::<{ Self::UNIT }>(unit, 0), tile.first);
         let rows = tile.block::<R>(first);
-        for (half, acc) in acc.iter_mut().enumerate() {
-            let affine = [s.load_f16(at(unit, half * 32)), s.load_f16(at(unit, 64 + half * 32))];
-            accumulate_affine(s, at(unit, 128 + half * 256), rows, affine, acc);
-        }
+        let affine =
+            [[s.load_f16(at(unit, 0)), s.load_f16(at(unit, 64))], [s.load_f16(at(unit, 32)), s.load_f16(at(unit, 96))]];
+        accumulate_affine(s, at(unit, 128), rows, affine, acc);
     }
 }
 
@@ -455,12 +474,10 @@ impl Integers for Q4K {
         acc: &mut [[S::F; R]; 2],
     ) {
         for block in 0..8 {
+            ahead::<S, R>(s, at::<{ Self::UNIT / 8 }>(unit, block * (Self::UNIT / 8)), tile.first);
             let rows = tile.block::<R>(first + block);
-            for (half, acc) in acc.iter_mut().enumerate() {
-                let affine = Self::affine(s, unit, block, half);
-                let weights = at(unit, 128 + block * Q4K_BLOCK + 64 + half * 256);
-                accumulate_affine(s, weights, rows, affine, acc);
-            }
+            let affine = [Self::affine(s, unit, block, 0), Self::affine(s, unit, block, 1)];
+            accumulate_affine(s, at(unit, 128 + block * Q4K_BLOCK + 64), rows, affine, acc);
         }
     }
 }
@@ -532,6 +549,7 @@ impl Integers for Q6K {
         acc: &mut [[S::F; R]; 2],
     ) {
         for block in 0..8 {
+            ahead::<S, R>(s, at::<{ Self::UNIT / 8 }>(unit, block * (Self::UNIT / 8)), tile.first);
             let rows = tile.block::<R>(first + block);
             for (half, acc) in acc.iter_mut().enumerate() {
                 let bytes = at::<384>(unit, 64 + block * Q6K_BLOCK + 64 + half * 384);

@@ -10,10 +10,10 @@ use std::ops::Range;
 use super::attention::{Attention, ROWS};
 use super::cache::{Head, KeyValues, Precision};
 use super::panel::{BLOCK, OUTPUTS};
-use super::plan::{Plan, Tile, Tiles};
-use super::product::{Product, unpack};
+use super::plan::{Plan, Tiles};
+use super::product::{Product, Unpack};
 use super::rows::{Finish, Finished, Forms, Inputs, Source};
-use super::simd::{Isa, LANES};
+use super::simd::{Isa, Kernel, LANES, Simd};
 use super::team::Team;
 use super::weights::{Layer, Map, Weights};
 use crate::arch::Arch;
@@ -52,21 +52,33 @@ thread_local! {
     static PRODUCT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
+pub static PHASES: [std::sync::atomic::AtomicU64; 10] = [const { std::sync::atomic::AtomicU64::new(0) }; 10];
+fn lap(t: &mut std::time::Instant, phase: usize) {
+    let now = std::time::Instant::now();
+    PHASES[phase].fetch_add((now - *t).as_nanos() as u64, std::sync::atomic::Ordering::Relaxed);
+    *t = now;
+}
 impl Machine {
     /// Computes the planned rows: keys and values of the stored ones go to the caches, logits of those asked for to the scratch.
     pub fn pass(&mut self, arch: &Arch, weights: &Weights, scratch: &mut Scratch, lanes: &mut [Lane<'_, KeyValues>]) {
+        let mut t = std::time::Instant::now();
         self.embed(arch, weights, scratch);
+        lap(&mut t, 0);
         let Scratch { plan, inputs, x, wide, tiles, attended, logits } = scratch;
         let mut rows = plan.ids.len();
         for (index, layer) in weights.layers.iter().enumerate() {
             let last = index + 1 == weights.layers.len();
             let source = Source { x, rows, width: arch.hidden, norm: Some(&layer.norm1) };
             inputs.fill(&mut self.team, self.isa, Forms::of(&layer.qkv, self.exact), source);
+            lap(&mut t, 1);
             let columns = self.queries(arch, weights, (layer, inputs, rows), wide);
+            lap(&mut t, 2);
             let work = Work { arch, layer, plan, wide, columns };
             self.append(&work, lanes, index);
+            lap(&mut t, 3);
             let cut = if last { &plan.last } else { &plan.all };
             self.attend(&work, cut, lanes, index, tiles);
+            lap(&mut t, 4);
             if last {
                 pick(x, rows, &plan.asked);
                 rows = plan.asked.len();
@@ -77,13 +89,19 @@ impl Machine {
             gather(&work, cut, tiles, attended);
             let source = Source { x: attended, rows, width: arch.heads * arch.head_dim(), norm: None };
             inputs.fill(&mut self.team, self.isa, Forms::of(std::slice::from_ref(&layer.out), self.exact), source);
+            lap(&mut t, 5);
             self.add(weights, (&layer.out, inputs, rows), x);
+            lap(&mut t, 6);
             let source = Source { x, rows, width: arch.hidden, norm: Some(&layer.norm2) };
             inputs.fill(&mut self.team, self.isa, Forms::of(&layer.up, self.exact), source);
+            lap(&mut t, 1);
             self.up(weights, (layer, inputs, rows), wide);
+            lap(&mut t, 7);
             let source = Source { x: wide, rows, width: arch.feed_forward(), norm: None };
             inputs.fill(&mut self.team, self.isa, Forms::of(std::slice::from_ref(&layer.down), self.exact), source);
+            lap(&mut t, 5);
             self.add(weights, (&layer.down, inputs, rows), x);
+            lap(&mut t, 8);
         }
         logits.clear();
         if rows > 0 {
@@ -91,23 +109,26 @@ impl Machine {
             let head = &weights.head;
             inputs.fill(&mut self.team, self.isa, Forms::of(std::slice::from_ref(head), self.exact), source);
             logits.resize(head.weights.panels() * rows * OUTPUTS, 0.0);
+            lap(&mut t, 1);
             self.product(weights, (head, inputs, rows), &Finish::Bias(&head.bias), logits);
+            lap(&mut t, 9);
         }
     }
 
-    fn embed(&self, arch: &Arch, weights: &Weights, scratch: &mut Scratch) {
-        let map = &weights.embedding;
-        let (rows, blocks) = (scratch.plan.ids.len(), map.blocks());
-        scratch.x.resize(arch.hidden.div_ceil(BLOCK) * rows * BLOCK, 0.0);
-        scratch.wide.resize(blocks * BLOCK, 0.0);
-        for (row, &id) in scratch.plan.ids.iter().enumerate() {
-            let (panel, output) = (id as usize / OUTPUTS, id as usize % OUTPUTS);
-            let line = &mut scratch.wide[..blocks * BLOCK];
-            unpack(self.isa, map.ty, weights.panels(map, panel..panel + 1), output, line);
-            for (block, numbers) in line.chunks_exact(BLOCK).enumerate() {
-                scratch.x[(block * rows + row) * BLOCK..][..BLOCK].copy_from_slice(numbers);
+    fn embed(&mut self, arch: &Arch, weights: &Weights, scratch: &mut Scratch) {
+        let (isa, map, ids) = (self.isa, &weights.embedding, &scratch.plan.ids);
+        scratch.x.resize(arch.hidden.div_ceil(BLOCK) * ids.len() * BLOCK, 0.0);
+        // A few rows are done before another thread wakes up to them.
+        let share = if ids.len() * arch.hidden < SMALL { map.blocks() } else { 1 };
+        self.team.each(&mut scratch.x, share * ids.len() * BLOCK, |chunk, out| {
+            for (index, out) in out.chunks_exact_mut(ids.len() * BLOCK).enumerate() {
+                for (&id, to) in ids.iter().zip(out.chunks_exact_mut(BLOCK)) {
+                    let (panel, output) = (id as usize / OUTPUTS, id as usize % OUTPUTS);
+                    let panel = weights.panels(map, panel..panel + 1);
+                    to.copy_from_slice(&isa.run(Unpack { ty: map.ty, panel, output, block: chunk * share + index }));
+                }
             }
-        }
+        });
     }
 
     /// Queries, keys and values of all rows. Gives the columns where each begin.
@@ -136,14 +157,23 @@ impl Machine {
 
     /// Rotates keys and writes them, and values, to the caches.
     fn append(&mut self, work: &Work<'_>, lanes: &mut [Lane<'_, KeyValues>], index: usize) {
-        let dim = work.arch.head_dim();
+        let (isa, dim) = (self.isa, work.arch.head_dim());
+        let width = dim.next_multiple_of(LANES);
         for (lane, part) in lanes.iter_mut().zip(&work.plan.lanes) {
             let write = |number: usize, head: &mut Head| {
                 let (mut key, mut value) = ([0.0; WIDEST_HEAD], [0.0; WIDEST_HEAD]);
                 for row in part.rows.clone() {
-                    work.key(row, number, &mut key[..dim]);
+                    let column = work.columns[1] + number * dim;
+                    isa.run(Rotated {
+                        work,
+                        row,
+                        column,
+                        norm: &work.layer.qk_norm[1],
+                        scale: 1.0,
+                        to: &mut key[..dim],
+                    });
                     work.copy(row, work.columns[2] + number * dim, &mut value[..dim]);
-                    head.put(work.plan.places[row].0, &key[..dim], &value[..dim]);
+                    head.put(isa, work.plan.places[row].0, &key[..width], &value[..width]);
                 }
             };
             let heads = lane.cache.heads_mut(index);
@@ -165,14 +195,22 @@ impl Machine {
         out: &mut Vec<f32>,
     ) {
         let (isa, precision) = (self.isa, self.precision());
-        let width = work.arch.head_dim().next_multiple_of(LANES);
+        let (dim, group) = (work.arch.head_dim(), work.arch.heads / work.arch.kv_heads());
+        let (width, scale) = (dim.next_multiple_of(LANES), 1.0 / (dim as f32).sqrt());
         out.resize(cut.tiles.len() * ROWS * width, 0.0);
         self.team.each(out, ROWS * width, |number, out| {
             let tile = &cut.tiles[number];
             let mut queries = [0.0; ROWS * WIDEST_HEAD];
             let mut seen = [0; ROWS];
-            for (query, seen) in tile.queries.clone().zip(&mut seen) {
-                let row = work.query(cut, tile, query, &mut queries[(query - tile.queries.start) * width..][..width]);
+            let mut numbers = [0.0; WIDEST_HEAD];
+            for ((column, query), seen) in tile.queries.clone().enumerate().zip(&mut seen) {
+                let row = cut.rows[tile.first + query / group];
+                let head = tile.head * group + query % group;
+                let (from, norm) = (work.columns[0] + head * dim, work.layer.qk_norm[0].as_slice());
+                isa.run(Rotated { work, row, column: from, norm, scale, to: &mut numbers[..dim] });
+                for (number, line) in numbers[..width].iter().zip(queries.as_chunks_mut::<ROWS>().0) {
+                    line[column] = *number;
+                }
                 *seen = work.plan.places[row].1;
             }
             let cache = &lanes[tile.lane].cache;
@@ -272,37 +310,41 @@ impl Work<'_> {
             done += count;
         }
     }
+}
 
-    /// A row's rotated key. `to`: `[head_dim]`.
-    fn key(&self, row: usize, head: usize, to: &mut [f32]) {
-        self.copy(row, self.columns[1] + head * to.len(), to);
-        self.prepare(&self.layer.qk_norm[1], row, to);
-    }
+/// A head's query or key: normed, where the network does, rotated (number i with number i + half), scaled. `to`: `[head_dim]`.
+struct Rotated<'a, 'w> {
+    work: &'a Work<'w>,
+    row: usize,
+    /// Where it stands among the columns.
+    column: usize,
+    norm: &'a [f32],
+    scale: f32,
+    to: &'a mut [f32],
+}
 
-    /// A rotated and scaled query. `to`: `[width]`. Gives its row.
-    fn query(&self, cut: &Tiles, tile: &Tile, query: usize, to: &mut [f32]) -> usize {
-        let (dim, group) = (self.arch.head_dim(), self.arch.heads / self.arch.kv_heads());
-        let row = cut.rows[tile.first + query / group];
-        let head = tile.head * group + query % group;
-        self.copy(row, self.columns[0] + head * dim, &mut to[..dim]);
-        self.prepare(&self.layer.qk_norm[0], row, &mut to[..dim]);
-        let scale = 1.0 / (dim as f32).sqrt();
-        to[..dim].iter_mut().for_each(|x| *x *= scale);
-        row
-    }
+impl Kernel for Rotated<'_, '_> {
+    type Output = ();
 
-    /// Norms a head's query or key, where the network does, and rotates it: number i with number i + half.
-    fn prepare(&self, norm: &[f32], row: usize, head: &mut [f32]) {
+    /// Plain loops, which the compiler makes vectors of.
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) {
+        let Self { work, row, column, norm, scale, to } = self;
+        work.copy(row, column, to);
         if !norm.is_empty() {
-            let square = head.iter().map(|x| x * x).sum::<f32>() / head.len() as f32;
-            let scale = 1.0 / (square + self.arch.norm_eps()).sqrt();
-            head.iter_mut().zip(norm).for_each(|(x, weight)| *x *= scale * weight);
+            let square = to.iter().map(|x| x * x).sum::<f32>() / to.len() as f32;
+            let scale = 1.0 / (square + work.arch.norm_eps()).sqrt();
+            to.iter_mut().zip(norm).for_each(|(x, weight)| *x *= scale * weight);
         }
-        let half = self.arch.rotary_dim() / 2;
-        let turns = &self.plan.turns[row * half..][..half];
-        let (low, high) = head.split_at_mut(half);
-        for ((a, b), (cos, sin)) in low.iter_mut().zip(high).zip(turns) {
-            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        let half = work.arch.rotary_dim() / 2;
+        let cosines = &work.plan.cosines[row * half..][..half];
+        let sines = &work.plan.sines[row * half..][..half];
+        let (low, high) = to.split_at_mut(half);
+        for (((a, b), cosine), sine) in low.iter_mut().zip(&mut high[..half]).zip(cosines).zip(sines) {
+            (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
+        }
+        if scale != 1.0 {
+            to.iter_mut().for_each(|x| *x *= scale);
         }
     }
 }

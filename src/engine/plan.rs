@@ -15,8 +15,10 @@ pub struct Plan {
     pub ids: Vec<u32>,
     /// By row: its place in its lane's cache memory, and the end of what it sees there.
     pub places: Vec<(usize, usize)>,
-    /// Cosines and sines by row, `[rows][rotary_dim / 2]`.
-    pub turns: Vec<(f32, f32)>,
+    /// Cosines by row, `[rows][rotary_dim / 2]`.
+    pub cosines: Vec<f32>,
+    /// Sines likewise.
+    pub sines: Vec<f32>,
     /// Rows that somebody asks for.
     pub asked: Vec<usize>,
     /// By lane.
@@ -68,10 +70,11 @@ impl Plan {
         for (lane, part) in lanes.iter().zip(&self.lanes) {
             for row in part.rows.clone() {
                 let position = (lane.cache.end() + row - part.rows.start) as f32;
-                self.turns.extend(frequencies.iter().map(|f| {
-                    let (sin, cos) = f64::from(position * f).sin_cos();
-                    (cos as f32, sin as f32)
-                }));
+                for frequency in frequencies {
+                    let (sine, cosine) = f64::from(position * frequency).sin_cos();
+                    self.cosines.push(cosine as f32);
+                    self.sines.push(sine as f32);
+                }
             }
         }
         let heads = (arch.kv_heads(), arch.heads / arch.kv_heads());
@@ -93,7 +96,8 @@ impl Plan {
     fn clear(&mut self) {
         self.ids.clear();
         self.places.clear();
-        self.turns.clear();
+        self.cosines.clear();
+        self.sines.clear();
         self.asked.clear();
         self.lanes.clear();
     }

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::panel::{BLOCK, Integers, Layout, OUTPUTS, Place, Tile, is_integer, with_layout};
+use super::panel::{BLOCK, Integers, Layout, OUTPUTS, Place, Tile, ahead, is_integer, with_layout};
 use super::simd::{Isa, Kernel, LANES, Simd};
 use crate::format::Type;
 
@@ -67,37 +67,37 @@ pub fn pack(ty: Type, rows: &[&[u8]], panel: &mut [u8]) {
     });
 }
 
-/// One row of a panel as numbers. `to`: `[blocks * 32]`.
-pub fn unpack(isa: Isa, ty: Type, panel: &[u8], output: usize, to: &mut [f32]) {
-    isa.run(Unpack { ty, panel, output, to });
-}
-
-struct Unpack<'a> {
-    ty: Type,
-    panel: &'a [u8],
-    output: usize,
-    to: &'a mut [f32],
+/// One block of one output of a panel, as numbers.
+pub struct Unpack<'a> {
+    /// Type of the weights.
+    pub ty: Type,
+    /// The panel's bytes.
+    pub panel: &'a [u8],
+    /// Which output.
+    pub output: usize,
+    /// Which block of 32 inputs.
+    pub block: usize,
 }
 
 impl Kernel for Unpack<'_> {
-    type Output = ();
+    type Output = [f32; BLOCK];
 
     #[inline(always)]
-    fn run<S: Simd>(self, s: S) {
+    fn run<S: Simd>(self, s: S) -> [f32; BLOCK] {
+        let (half, lane) = (self.output / LANES, self.output % LANES);
+        let mut numbers = [0.0; BLOCK];
         with_layout!(self.ty, L => {
-            let (half, lane) = (self.output / LANES, self.output % LANES);
-            let units = self.panel.chunks_exact(L::UNIT).zip(self.to.chunks_mut(BLOCK * L::BLOCKS));
-            for (unit, to) in units {
-                for (index, to) in to.chunks_exact_mut(4).enumerate() {
-                    let place = Place { block: index / 8, half, group: index % 8 };
-                    for (number, decoded) in to.iter_mut().zip(L::decode(s, unit, place)) {
-                        let mut all = [0.0; LANES];
-                        s.store(decoded, &mut all);
-                        *number = all[lane];
-                    }
+            let unit = &self.panel[self.block / L::BLOCKS * L::UNIT..][..L::UNIT];
+            for (group, numbers) in numbers.chunks_exact_mut(4).enumerate() {
+                let place = Place { block: self.block % L::BLOCKS, half, group };
+                for (number, decoded) in numbers.iter_mut().zip(L::decode(s, unit, place)) {
+                    let mut all = [0.0; LANES];
+                    s.store(decoded, &mut all);
+                    *number = all[lane];
                 }
             }
         });
+        numbers
     }
 }
 
@@ -171,27 +171,10 @@ fn integers<S: Simd, L: Integers>(s: S, panel: &[u8], quants: &[u8], rows: usize
     }
 }
 
-/// How far ahead of the products weights are asked for, in bytes: a few hundred nanoseconds of reading.
-const AHEAD: usize = 4096;
-
-/// Asks for the lines that lie ahead of a unit by [`AHEAD`]. The machine does so by itself where memory alone decides; where products
-/// take most of the time its window is too short.
-#[inline(always)]
-fn ahead<S: Simd>(s: S, unit: &[u8]) {
-    let mut offset = 0;
-    while offset < unit.len() {
-        s.prefetch(unit.as_ptr().wrapping_add(AHEAD + offset));
-        offset += 64;
-    }
-}
-
 #[inline(always)]
 fn integers_tile<S: Simd, L: Integers, const R: usize>(s: S, panel: &[u8], tile: Tile<'_, S::Q>, out: &mut [f32]) {
     let mut acc = [[s.splat(0.0); R]; 2];
     for (index, unit) in panel.chunks_exact(L::UNIT).enumerate() {
-        if tile.first == 0 {
-            ahead(s, unit);
-        }
         L::accumulate(s, unit, tile, index * L::BLOCKS, &mut acc);
     }
     store(s, acc, out);
@@ -223,6 +206,9 @@ fn floats_tile<S: Simd, L: Layout, const R: usize>(s: S, panel: &[u8], tile: Til
             // A unit of several blocks may reach beyond the inputs of a narrow matrix: never, as its rows are whole units.
             let rows = tile.block::<R>(index * L::BLOCKS + block);
             for group in 0..8 {
+                let piece = L::UNIT / L::BLOCKS / 8;
+                let at = (block * 8 + group) * piece;
+                ahead::<S, R>(s, &unit[at..at + piece], tile.first);
                 let weights = [
                     L::decode(s, unit, Place { block, half: 0, group }),
                     L::decode(s, unit, Place { block, half: 1, group }),
@@ -338,7 +324,9 @@ mod tests {
                             let mut row = vec![0.0; inputs];
                             let panel =
                                 &panels[output / OUTPUTS * panel_bytes(ty, inputs)..][..panel_bytes(ty, inputs)];
-                            unpack(isa, ty, panel, output % OUTPUTS, &mut row);
+                            for (block, row) in row.chunks_exact_mut(BLOCK).enumerate() {
+                                row.copy_from_slice(&isa.run(Unpack { ty, panel, output: output % OUTPUTS, block }));
+                            }
                             row
                         })
                         .collect();

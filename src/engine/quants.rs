@@ -1,7 +1,7 @@
 //! Activations as signed bytes, 32 to a scale, for the integer products.
 
 use super::panel::BLOCK;
-use super::simd::{LANES, Quants, Simd};
+use super::simd::{LANES, Simd};
 
 /// Quantises 32 numbers: the scale is the greatest magnitude over 127, each number is rounded to nearest, so that none is off by
 /// more than half a scale.
@@ -13,13 +13,5 @@ pub fn quantise<S: Simd>(s: S, numbers: &[f32; BLOCK]) -> S::Q {
     let greatest = s.max(s.max(parts[0], s.sub(zero, parts[0])), s.max(parts[1], s.sub(zero, parts[1])));
     let greatest = s.largest(greatest);
     let inverse = s.splat(if greatest > 0.0 { 127.0 / greatest } else { 0.0 });
-    let mut bytes = [0i8; BLOCK];
-    for (part, bytes) in parts.into_iter().zip(bytes.chunks_exact_mut(LANES)) {
-        let mut integers = [0i32; LANES];
-        s.store_i(s.round(s.mul(part, inverse)), &mut integers);
-        for (byte, integer) in bytes.iter_mut().zip(integers) {
-            *byte = integer as i8;
-        }
-    }
-    S::Q::new(&bytes, greatest / 127.0)
+    s.quants([s.round(s.mul(parts[0], inverse)), s.round(s.mul(parts[1], inverse))], greatest / 127.0)
 }

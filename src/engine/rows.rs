@@ -1,6 +1,8 @@
 //! What stands between two products: rows are normed, quantised, added up, sent through the activation. Rows of numbers stand in
 //! blocks of 32, `[block][row][32]`: a panel's outputs are the next product's block of inputs.
 
+use std::cell::Cell;
+
 use super::panel::{BLOCK, OUTPUTS};
 use super::product::{Input, filled};
 use super::quants::quantise;
@@ -112,13 +114,14 @@ impl Kernel for ToFloats<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         let lines = filled(self.source.rows);
-        let (out, _) = self.out.as_chunks_mut::<BLOCK>();
-        for row in 0..self.source.rows {
-            let moments = moments(s, self.source, row);
-            for (index, block) in out.chunks_exact_mut(lines).enumerate() {
-                block[row] = normed(s, self.source, (row, self.first + index), moments);
+        let mut moments = MOMENTS.take();
+        measure(s, self.source, &mut moments);
+        for (index, block) in self.out.as_chunks_mut::<BLOCK>().0.chunks_exact_mut(lines).enumerate() {
+            for (row, (to, moments)) in block.iter_mut().zip(&moments).enumerate() {
+                *to = normed(s, self.source, (row, self.first + index), moments);
             }
         }
+        MOMENTS.set(moments);
     }
 }
 
@@ -135,13 +138,30 @@ impl Kernel for ToQuants<'_> {
     fn run<S: Simd>(self, s: S) {
         let lines = filled(self.source.rows);
         let out: &mut [S::Q] = bytemuck::cast_slice_mut(self.out);
-        for row in 0..self.source.rows {
-            let moments = moments(s, self.source, row);
-            for (index, block) in out.chunks_exact_mut(lines).enumerate() {
-                block[row] = quantise(s, &normed(s, self.source, (row, self.first + index), moments));
+        let mut moments = MOMENTS.take();
+        measure(s, self.source, &mut moments);
+        for (index, block) in out.chunks_exact_mut(lines).enumerate() {
+            for (row, (to, moments)) in block.iter_mut().zip(&moments).enumerate() {
+                *to = quantise(s, &normed(s, self.source, (row, self.first + index), moments));
             }
         }
+        MOMENTS.set(moments);
     }
+}
+
+/// What the norm of a row needs.
+#[derive(Clone, Copy)]
+struct Moments {
+    /// Sums of each sixteenth of the numbers.
+    sums: [f32; LANES],
+    mean: f32,
+    /// One over the deviation.
+    scale: f32,
+}
+
+thread_local! {
+    /// Those of a pass's rows; kept so that no pass allocates.
+    static MOMENTS: Cell<Vec<Moments>> = const { Cell::new(Vec::new()) };
 }
 
 /// A block of a row.
@@ -150,40 +170,48 @@ fn block<'a>(source: Source<'a>, row: usize, block: usize) -> &'a [f32; BLOCK] {
     &source.x.as_chunks::<BLOCK>().0[block * source.rows + row]
 }
 
-/// Mean and one over the deviation of a row, as its norm wants them.
+/// Mean and deviation of all rows, as their norm wants them. Blocks are the outer loop: rows of one block lie side by side.
 #[inline(always)]
-fn moments<S: Simd>(s: S, source: Source<'_>, row: usize) -> (f32, f32) {
-    let Some(norm) = source.norm else { return (0.0, 1.0) };
-    let width = source.width as f32;
-    let blocks = source.width.div_ceil(BLOCK);
-    let mut mean = 0.0;
+fn measure<S: Simd>(s: S, source: Source<'_>, moments: &mut Vec<Moments>) {
+    moments.clear();
+    moments.resize(source.rows, Moments { sums: [0.0; LANES], mean: 0.0, scale: 1.0 });
+    let Some(norm) = source.norm else { return };
+    let (width, blocks) = (source.width as f32, source.width.div_ceil(BLOCK));
+    let lines = source.x.as_chunks::<BLOCK>().0;
     if norm.centred {
-        let mut sum = s.splat(0.0);
-        for index in 0..blocks {
-            let (halves, _) = block(source, row, index).as_chunks::<LANES>();
-            sum = s.add(sum, s.add(s.load(&halves[0]), s.load(&halves[1])));
+        for block in lines.chunks_exact(source.rows).take(blocks) {
+            for (line, moments) in block.iter().zip(moments.iter_mut()) {
+                let (halves, _) = line.as_chunks::<LANES>();
+                let sum = s.add(s.load(&halves[0]), s.load(&halves[1]));
+                s.store(s.add(s.load(&moments.sums), sum), &mut moments.sums);
+            }
         }
-        mean = s.sum(sum) / width;
+        for moments in moments.iter_mut() {
+            moments.mean = s.sum(s.load(&moments.sums)) / width;
+            moments.sums = [0.0; LANES];
+        }
     }
-    let mut squares = s.splat(0.0);
-    let centre = s.splat(mean);
-    for index in 0..blocks {
-        let (halves, _) = block(source, row, index).as_chunks::<LANES>();
-        for half in halves {
-            let off = s.sub(s.load(half), centre);
-            squares = s.fma(off, off, squares);
+    for block in lines.chunks_exact(source.rows).take(blocks) {
+        for (line, moments) in block.iter().zip(moments.iter_mut()) {
+            let mean = s.splat(moments.mean);
+            let (halves, _) = line.as_chunks::<LANES>();
+            let (a, b) = (s.sub(s.load(&halves[0]), mean), s.sub(s.load(&halves[1]), mean));
+            s.store(s.fma(a, a, s.fma(b, b, s.load(&moments.sums))), &mut moments.sums);
         }
     }
     // Numbers that only fill up the last block are zeros: each adds the square of the mean.
-    let surplus = (blocks * BLOCK - source.width) as f32 * mean * mean;
-    let variance = (s.sum(squares) - surplus) / width;
-    (mean, 1.0 / (variance + norm.eps).sqrt())
+    let surplus = (blocks * BLOCK - source.width) as f32;
+    for moments in moments.iter_mut() {
+        let squares = s.sum(s.load(&moments.sums)) - surplus * moments.mean * moments.mean;
+        moments.scale = 1.0 / (squares / width + norm.eps).sqrt();
+    }
 }
 
 /// A block of a row after its norm; zeros where the row has ended.
 #[inline(always)]
-fn normed<S: Simd>(s: S, source: Source<'_>, (row, index): (usize, usize), (mean, scale): (f32, f32)) -> [f32; BLOCK] {
+fn normed<S: Simd>(s: S, source: Source<'_>, (row, index): (usize, usize), moments: &Moments) -> [f32; BLOCK] {
     let x = block(source, row, index);
+    let (mean, scale) = (moments.mean, moments.scale);
     let Some(norm) = source.norm else { return *x };
     let mut out = [0.0; BLOCK];
     let range = index * BLOCK..((index + 1) * BLOCK).min(source.width);

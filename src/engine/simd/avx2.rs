@@ -32,17 +32,6 @@ pub struct Pairs {
 
 impl Quants for Pairs {
     #[inline(always)]
-    fn new(bytes: &[i8; 32], scale: f32) -> Self {
-        let pair = |a: i8, b: i8| i32::from(a) & 0xffff | i32::from(b) << 16;
-        Self {
-            fours: bytemuck::cast(*bytes),
-            even: std::array::from_fn(|g| pair(bytes[4 * g], bytes[4 * g + 2])),
-            odd: std::array::from_fn(|g| pair(bytes[4 * g + 1], bytes[4 * g + 3])),
-            starts: Starts::new(bytes, scale),
-        }
-    }
-
-    #[inline(always)]
     fn scale(&self) -> f32 {
         self.starts.scale
     }
@@ -86,13 +75,14 @@ fn nibbles<const R: usize>(vectors: &[[__m256i; 2]; 4], rows: &[Pairs; R]) -> [_
 
 /// Products of 32 bytes for 16 outputs, as halves of 16 bits.
 #[inline(always)]
-fn bytes<const R: usize>(s: Avx2, weights: &[u8; 512], rows: &[Pairs; R]) -> [I; R] {
+fn bytes<const R: usize>(s: Avx2, weights: &[u8; 1024], half: usize, rows: &[Pairs; R]) -> [I; R] {
     let mut acc = [s.splat_i(0); R];
     for (acc, row) in acc.iter_mut().zip(rows) {
         *acc = s.splat_i(row.starts.eight);
     }
-    for (g, weights) in weights.as_chunks::<64>().0.iter().enumerate() {
-        let weights = s.load_i(weights);
+    let (chunks, _) = weights.as_chunks::<64>();
+    for g in 0..8 {
+        let weights = s.load_i(&chunks[2 * g + half]);
         unsafe {
             let even = s.and(weights, s.splat_i(0x00ff_00ff));
             let odd = [_mm256_srli_epi16::<8>(weights[0]), _mm256_srli_epi16::<8>(weights[1])];
@@ -263,35 +253,56 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn quants(self, integers: [I; 2], scale: f32) -> Pairs {
+        let mut numbers = [[0i32; 16]; 2];
+        self.store_i(integers[0], &mut numbers[0]);
+        self.store_i(integers[1], &mut numbers[1]);
+        let number = |i: usize| numbers[i / 16][i % 16];
+        let pair = |a: i32, b: i32| a & 0xffff | b << 16;
+        let byte = |i: usize, at: i32| (number(i) & 255) << (8 * at);
+        let mut all = Pairs { fours: [0; 8], even: [0; 8], odd: [0; 8], starts: Starts::new([0; 2], scale) };
+        let mut sums = [0; 2];
+        for g in 0..8 {
+            let i = 4 * g;
+            all.fours[g] = byte(i, 0) | byte(i + 1, 1) | byte(i + 2, 2) | byte(i + 3, 3);
+            all.even[g] = pair(number(i), number(i + 2));
+            all.odd[g] = pair(number(i + 1), number(i + 3));
+            sums[g / 4] += number(i) + number(i + 1) + number(i + 2) + number(i + 3);
+        }
+        all.starts = Starts::new(sums, scale);
+        all
+    }
+
+    #[inline(always)]
     fn prefetch(self, line: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
     }
 
     #[inline(always)]
     fn dot8<const R: usize>(self, weights: &[u8; 1024], rows: &[Pairs; R]) -> [[I; R]; 2] {
-        let (halves, _) = weights.as_chunks::<512>();
-        [bytes(self, &halves[0], rows), bytes(self, &halves[1], rows)]
+        [bytes(self, weights, 0, rows), bytes(self, weights, 1, rows)]
     }
 
     #[inline(always)]
-    fn dot4<const R: usize, const ZERO: i32>(self, weights: &[u8; 256], rows: &[Pairs; R]) -> [I; R] {
+    fn dot4<const R: usize, const ZERO: i32>(self, weights: &[u8; 512], rows: &[Pairs; R]) -> [[I; R]; 2] {
         let (chunks, _) = weights.as_chunks::<64>();
-        let mut acc = [self.splat_i(0); R];
-        for half in 0..2 {
+        let mut acc = [[self.splat_i(0); R]; 2];
+        // A quarter of the outputs at a time: their weights unpacked fill half of the registers.
+        for quarter in 0..4 {
+            let (half, part) = (quarter / 2, quarter % 2);
             let mut vectors = [[self.splat_i(0)[0]; 2]; 4];
-            for (vectors, chunk) in vectors.iter_mut().zip(chunks) {
-                let both = self.load_i(chunk)[half];
+            for (g, vectors) in vectors.iter_mut().enumerate() {
+                let both = self.load_i(&chunks[half * 4 + g])[part];
                 unsafe {
                     let nibble = _mm256_set1_epi8(15);
                     *vectors = [_mm256_and_si256(both, nibble), _mm256_and_si256(_mm256_srli_epi16::<4>(both), nibble)];
                 }
             }
-            for (acc, sum) in acc.iter_mut().zip(nibbles(&vectors, rows)) {
-                acc[half] = sum;
+            let sums = nibbles(&vectors, rows);
+            for r in 0..R {
+                let start = if ZERO == 8 { rows[r].starts.four } else { 0 };
+                acc[half][r][part] = unsafe { _mm256_add_epi32(sums[r], _mm256_set1_epi32(start)) };
             }
-        }
-        for (acc, row) in acc.iter_mut().zip(rows) {
-            *acc = self.add_i(*acc, self.splat_i(if ZERO == 8 { row.starts.four } else { 0 }));
         }
         acc
     }

@@ -37,11 +37,6 @@ pub struct Fours {
 
 impl Quants for Fours {
     #[inline(always)]
-    fn new(bytes: &[i8; 32], scale: f32) -> Self {
-        Self { fours: bytemuck::cast(*bytes), starts: Starts::new(bytes, scale), unused: [0; 2] }
-    }
-
-    #[inline(always)]
     fn scale(&self) -> f32 {
         self.starts.scale
     }
@@ -181,6 +176,17 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn quants(self, integers: [__m512i; 2], scale: f32) -> Fours {
+        unsafe {
+            let [a, b] = [_mm512_cvtepi32_epi8(integers[0]), _mm512_cvtepi32_epi8(integers[1])];
+            let mut fours = [0; 8];
+            _mm256_storeu_si256(fours.as_mut_ptr().cast(), _mm256_set_m128i(b, a));
+            let sums = [_mm512_reduce_add_epi32(integers[0]), _mm512_reduce_add_epi32(integers[1])];
+            Fours { fours, starts: Starts::new(sums, scale), unused: [0; 2] }
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(self, line: *const u8) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
     }
@@ -195,7 +201,7 @@ impl Simd for Avx512 {
         }
         // Both halves in one turn, so that one broadcast serves two products.
         for g in 0..8 {
-            let (low, high) = (self.load_i(&chunks[g]), self.load_i(&chunks[8 + g]));
+            let (low, high) = (self.load_i(&chunks[2 * g]), self.load_i(&chunks[2 * g + 1]));
             for r in 0..R {
                 let fours = self.splat_i(rows[r].fours[g]);
                 acc[0][r] = unsafe { _mm512_dpbusd_epi32(acc[0][r], low, fours) };
@@ -206,19 +212,29 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
-    fn dot4<const R: usize, const ZERO: i32>(self, weights: &[u8; 256], rows: &[Fours; R]) -> [__m512i; R] {
-        let mut acc = [self.splat_i(0); R];
-        for (acc, row) in acc.iter_mut().zip(rows) {
-            *acc = self.splat_i(if ZERO == 8 { row.starts.four } else { 0 });
+    fn dot4<const R: usize, const ZERO: i32>(self, weights: &[u8; 512], rows: &[Fours; R]) -> [[__m512i; R]; 2] {
+        let (chunks, _) = weights.as_chunks::<64>();
+        let nibble = self.splat_i(0x0f0f_0f0f);
+        let mut acc = [[self.splat_i(0); R]; 2];
+        if ZERO == 8 {
+            for r in 0..R {
+                acc[0][r] = self.splat_i(rows[r].starts.four);
+                acc[1][r] = acc[0][r];
+            }
         }
-        let nibble = unsafe { _mm512_set1_epi8(15) };
-        for (g, weights) in weights.as_chunks::<64>().0.iter().enumerate() {
-            let weights = self.load_i(weights);
-            let low = self.and(weights, nibble);
-            let high = self.and(self.shr::<4>(weights), nibble);
-            for (acc, row) in acc.iter_mut().zip(rows) {
-                *acc = unsafe { _mm512_dpbusd_epi32(*acc, low, _mm512_set1_epi32(row.fours[g])) };
-                *acc = unsafe { _mm512_dpbusd_epi32(*acc, high, _mm512_set1_epi32(row.fours[g + 4])) };
+        for g in 0..4 {
+            let both = [self.load_i(&chunks[g]), self.load_i(&chunks[4 + g])];
+            let low = [self.and(both[0], nibble), self.and(both[1], nibble)];
+            for r in 0..R {
+                let fours = self.splat_i(rows[r].fours[g]);
+                acc[0][r] = unsafe { _mm512_dpbusd_epi32(acc[0][r], low[0], fours) };
+                acc[1][r] = unsafe { _mm512_dpbusd_epi32(acc[1][r], low[1], fours) };
+            }
+            let high = [self.and(self.shr::<4>(both[0]), nibble), self.and(self.shr::<4>(both[1]), nibble)];
+            for r in 0..R {
+                let fours = self.splat_i(rows[r].fours[g + 4]);
+                acc[0][r] = unsafe { _mm512_dpbusd_epi32(acc[0][r], high[0], fours) };
+                acc[1][r] = unsafe { _mm512_dpbusd_epi32(acc[1][r], high[1], fours) };
             }
         }
         acc

@@ -20,8 +20,6 @@ pub const LANES: usize = 16;
 
 /// 32 activations as signed bytes with one scale, in the arrangement that a set of instructions wants.
 pub trait Quants: bytemuck::Pod + Send + Sync {
-    /// From 32 signed bytes and the scale that makes them numbers.
-    fn new(bytes: &[i8; 32], scale: f32) -> Self;
     /// What a byte is worth.
     fn scale(&self) -> f32;
     /// Scale times the sum of all bytes.
@@ -101,13 +99,17 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// The greatest lane.
     fn largest(self, x: Self::F) -> f32;
 
+    /// 32 activations from integers that fit a signed byte, and the scale that makes them numbers.
+    fn quants(self, integers: [Self::I; 2], scale: f32) -> Self::Q;
+
     /// Asks for a line of memory that will be read soon. Any address is allowed.
     fn prefetch(self, line: *const u8);
 
-    /// Products of 32 bytes of weights for two times 16 outputs with R rows of activations; weights count from 128.
+    /// Products of 32 bytes of weights for two times 16 outputs with R rows of activations: `[group][32 outputs][4]`; weights
+    /// count from 128.
     fn dot8<const R: usize>(self, weights: &[u8; 1024], rows: &[Self::Q; R]) -> [[Self::I; R]; 2];
-    /// The same for nibbles: in each byte group g below group g + 4; weights count from `zero`, which is 8 or 0.
-    fn dot4<const R: usize, const ZERO: i32>(self, weights: &[u8; 256], rows: &[Self::Q; R]) -> [Self::I; R];
+    /// The same for nibbles, `[half][group][16 outputs][4]`: in each byte group g below group g + 4; weights count from `zero`, which is 8 or 0.
+    fn dot4<const R: usize, const ZERO: i32>(self, weights: &[u8; 512], rows: &[Self::Q; R]) -> [[Self::I; R]; 2];
     /// The same for 6 bits that count from 32, the two sixteens of inputs apart. `low` as in [`Simd::dot4`]; the upper two
     /// bits of group g stand in byte vector g / 4 of `high`, two bits each.
     fn dot6<const R: usize>(self, low: &[u8; 256], high: &[u8; 128], rows: &[Self::Q; R]) -> [[Self::I; R]; 2];

@@ -18,10 +18,6 @@ pub struct Plain {
 }
 
 impl Quants for Plain {
-    fn new(bytes: &[i8; 32], scale: f32) -> Self {
-        Self { bytes: *bytes, starts: Starts::new(bytes, scale) }
-    }
-
     fn scale(&self) -> f32 {
         self.starts.scale
     }
@@ -29,12 +25,6 @@ impl Quants for Plain {
     fn total(&self) -> f32 {
         self.starts.total
     }
-}
-
-/// Sums of the first and the last sixteen.
-fn halves(bytes: &[i8; 32]) -> [i32; 2] {
-    let sum = |part: &[i8]| part.iter().map(|&x| i32::from(x)).sum();
-    [sum(&bytes[..16]), sum(&bytes[16..])]
 }
 
 /// Where sums of products start, so that weights may be unsigned: minus the zero of each type times the sum of the activations.
@@ -54,9 +44,9 @@ pub(super) struct Starts {
 }
 
 impl Starts {
+    /// From the sums of the first and the last sixteen.
     #[inline(always)]
-    pub fn new(bytes: &[i8; 32], scale: f32) -> Self {
-        let [a, b] = halves(bytes);
+    pub fn new([a, b]: [i32; 2], scale: f32) -> Self {
         Self {
             eight: -128 * (a + b),
             four: -8 * (a + b),
@@ -213,14 +203,21 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
+    fn quants(self, integers: [I; 2], scale: f32) -> Plain {
+        let bytes = std::array::from_fn(|i| integers[i / LANES][i % LANES] as i8);
+        Plain { bytes, starts: Starts::new(integers.map(|half| half.iter().sum()), scale) }
+    }
+
+    #[inline(always)]
     fn prefetch(self, _: *const u8) {}
 
     #[inline(always)]
     fn dot8<const R: usize>(self, weights: &[u8; 1024], rows: &[Plain; R]) -> [[I; R]; 2] {
-        [&weights[..512], &weights[512..]].map(|weights| {
+        [0, 1].map(|half| {
             rows.each_ref().map(|row| {
                 let mut acc = [row.starts.eight; LANES];
-                for (weights, bytes) in weights.as_chunks::<64>().0.iter().zip(row.bytes.chunks(4)) {
+                let groups = weights.as_chunks::<64>().0.iter().skip(half).step_by(2);
+                for (weights, bytes) in groups.zip(row.bytes.chunks(4)) {
                     group(&mut acc, |i| i32::from(weights[i]), bytes);
                 }
                 acc
@@ -229,15 +226,18 @@ impl Simd for Portable {
     }
 
     #[inline(always)]
-    fn dot4<const R: usize, const ZERO: i32>(self, weights: &[u8; 256], rows: &[Plain; R]) -> [I; R] {
-        rows.each_ref().map(|row| {
-            let mut acc = [if ZERO == 8 { row.starts.four } else { 0 }; LANES];
-            let (low, high) = row.bytes.split_at(16);
-            for ((weights, low), high) in weights.as_chunks::<64>().0.iter().zip(low.chunks(4)).zip(high.chunks(4)) {
-                group(&mut acc, |i| i32::from(weights[i] & 15), low);
-                group(&mut acc, |i| i32::from(weights[i] >> 4), high);
-            }
-            acc
+    fn dot4<const R: usize, const ZERO: i32>(self, weights: &[u8; 512], rows: &[Plain; R]) -> [[I; R]; 2] {
+        [&weights[..256], &weights[256..]].map(|weights| {
+            rows.each_ref().map(|row| {
+                let mut acc = [if ZERO == 8 { row.starts.four } else { 0 }; LANES];
+                let (low, high) = row.bytes.split_at(16);
+                let inputs = low.chunks(4).zip(high.chunks(4));
+                for (weights, (low, high)) in weights.as_chunks::<64>().0.iter().zip(inputs) {
+                    group(&mut acc, |i| i32::from(weights[i] & 15), low);
+                    group(&mut acc, |i| i32::from(weights[i] >> 4), high);
+                }
+                acc
+            })
         })
     }
 
