@@ -3,12 +3,12 @@
 
 use std::hint::black_box;
 use std::sync::Barrier;
-use std::thread;
 use std::time::Instant;
 
 use bd3::engine::simd::{Isa, Kernel, LANES, Simd};
 use bd3::{Error, Result};
 use memmap2::MmapMut;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 /// Far more than any cache.
 const BUFFER: usize = 256 << 20;
@@ -40,7 +40,7 @@ impl Ceilings {
 /// The machine, ready to be measured.
 pub struct Machine {
     isa: Isa,
-    threads: usize,
+    pool: ThreadPool,
     buffer: MmapMut,
     floats: Loop,
     bytes: Loop,
@@ -50,7 +50,7 @@ impl Machine {
     /// Fills the memory that is read, and picks the loops that the machine runs best.
     ///
     /// # Errors
-    /// Memory that the system refuses.
+    /// Memory or threads that the system refuses.
     pub fn new(isa: Isa, threads: usize) -> Result<Self> {
         let refused = |e: std::io::Error| Error::Run(format!("no {BUFFER} bytes of memory to read: {e}"));
         let mut buffer = MmapMut::map_anon(BUFFER).map_err(refused)?;
@@ -58,47 +58,43 @@ impl Machine {
         #[cfg(target_os = "linux")]
         let _ = buffer.advise(memmap2::Advice::HugePage);
         buffer.fill(1);
-        let floats = Loop::quickest(&[floats::<2>, floats::<6>, floats::<16>], isa, threads);
-        let bytes = Loop::quickest(&[bytes::<1, 2>, bytes::<2, 2>, bytes::<4, 4>], isa, threads);
-        Ok(Self { isa, threads, buffer, floats, bytes })
+        let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+        let pool = pool.map_err(|e| Error::Run(format!("no threads to measure the machine: {e}")))?;
+        let floats = Loop::quickest(&[floats::<2>, floats::<6>, floats::<16>], isa, &pool);
+        let bytes = Loop::quickest(&[bytes::<1, 2>, bytes::<2, 2>, bytes::<4, 4>], isa, &pool);
+        Ok(Self { isa, pool, buffer, floats, bytes })
     }
 
     /// Measures each ceiling once, some milliseconds each.
     pub fn measure(&self) -> Ceilings {
         let (lines, _) = self.buffer.as_chunks::<LINE>();
-        let parts: Vec<_> = lines.chunks(lines.len().div_ceil(self.threads)).collect();
-        let seconds = together(self.threads, |thread| {
+        let parts: Vec<_> = lines.chunks(lines.len().div_ceil(self.pool.current_num_threads())).collect();
+        let seconds = together(&self.pool, |thread| {
             if let Some(lines) = parts.get(thread) {
                 black_box(self.isa.run(Read(lines)));
             }
         });
         Ceilings {
             read: BUFFER as f64 / seconds,
-            floats: self.floats.rate(self.isa, self.threads),
-            bytes: self.bytes.rate(self.isa, self.threads),
+            floats: self.floats.rate(self.isa, &self.pool),
+            bytes: self.bytes.rate(self.isa, &self.pool),
         }
     }
 }
 
-/// Seconds from the start of the first to the end of the last of some threads that begin together.
-fn together(threads: usize, work: impl Fn(usize) + Sync) -> f64 {
-    let barrier = Barrier::new(threads);
-    let now = Instant::now();
-    let mut spans = vec![(now, now); threads];
-    thread::scope(|scope| {
-        for (thread, span) in spans.iter_mut().enumerate() {
-            let (barrier, work) = (&barrier, &work);
-            scope.spawn(move || {
-                barrier.wait();
-                let start = Instant::now();
-                work(thread);
-                *span = (start, Instant::now());
-            });
-        }
+/// Seconds from the start of the first to the end of the last of some threads that begin together. They are the same threads each
+/// time: new ones would wait for the system to spread them over the cores.
+fn together(pool: &ThreadPool, work: impl Fn(usize) + Sync) -> f64 {
+    let barrier = Barrier::new(pool.current_num_threads());
+    let spans = pool.broadcast(|thread| {
+        barrier.wait();
+        let start = Instant::now();
+        work(thread.index());
+        (start, Instant::now())
     });
-    let first = spans.iter().map(|span| span.0).min().unwrap_or(now);
-    let last = spans.iter().map(|span| span.1).max().unwrap_or(now);
-    last.duration_since(first).as_secs_f64()
+    let first = spans.iter().map(|span| span.0).min();
+    let last = spans.iter().map(|span| span.1).max();
+    first.zip(last).map_or(0.0, |(first, last)| last.duration_since(first).as_secs_f64())
 }
 
 /// Runs so many rounds on one thread and gives the operations of one.
@@ -112,32 +108,29 @@ struct Loop {
 
 impl Loop {
     /// The quickest of some: how many independent sums fill the machine's pipes and still fit its registers depends on it.
-    fn quickest(all: &[Rounds], isa: Isa, threads: usize) -> Self {
+    fn quickest(all: &[Rounds], isa: Isa, pool: &ThreadPool) -> Self {
         let tuned = all.iter().map(|&run| {
-            let mut rounds = 1;
-            let once = |rounds| {
-                together(1, |_| {
-                    run(isa, rounds);
-                })
-            };
-            while once(rounds) < LEAST {
-                rounds *= 2;
+            let mut this = Self { run, rounds: 1 };
+            while this.seconds(isa, pool) < LEAST {
+                this.rounds *= 2;
             }
-            let this = Self { run, rounds };
-            let rate = (0..3).map(|_| this.rate(isa, threads)).fold(0.0, f64::max);
+            let rate = (0..3).map(|_| this.rate(isa, pool)).fold(0.0, f64::max);
             (rate, this)
         });
         let quickest = tuned.max_by(|a, b| a.0.total_cmp(&b.0));
         quickest.map_or(Self { run: floats::<2>, rounds: 1 }, |(_, this)| this)
     }
 
-    /// Operations per second of all threads.
-    fn rate(&self, isa: Isa, threads: usize) -> f64 {
-        let seconds = together(threads, |_| {
+    fn seconds(&self, isa: Isa, pool: &ThreadPool) -> f64 {
+        together(pool, |_| {
             (self.run)(isa, self.rounds);
-        });
-        let operations = (self.run)(isa, 0) * self.rounds as f64;
-        operations * threads as f64 / seconds
+        })
+    }
+
+    /// Operations per second of all threads.
+    fn rate(&self, isa: Isa, pool: &ThreadPool) -> f64 {
+        let operations = (self.run)(isa, 0) * self.rounds as f64 * pool.current_num_threads() as f64;
+        operations / self.seconds(isa, pool)
     }
 }
 

@@ -106,6 +106,10 @@ impl DecodeArgs {
         let alone = arch.objective == Objective::NextToken;
         let block = self.block.unwrap_or(if alone { 1 } else { 4 });
         arch.check_block(block)?;
+        if !(1..=arch.length).contains(&block) {
+            let expected = format!("1 to {} (the training length)", arch.length);
+            return Err(Error::value("block", expected, block.to_string()));
+        }
         let per_pass = self.tokens_per_pass.unwrap_or(if block == 1 { 1.0 } else { 2.0 });
         if !(1.0..=block as f64).contains(&per_pass) {
             let expected = format!("1 to {block}, the tokens of a block");
