@@ -1,5 +1,6 @@
 //! The real binary: what it prints where, and how it exits.
 
+mod bench;
 mod convert;
 mod train;
 

@@ -279,6 +279,15 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn dot(self, acc: I, weights: I, fours: i32) -> I {
+        unsafe {
+            let (fours, ones) = (_mm256_set1_epi32(fours), _mm256_set1_epi16(1));
+            let products = [_mm256_maddubs_epi16(weights[0], fours), _mm256_maddubs_epi16(weights[1], fours)];
+            self.add_i(acc, [_mm256_madd_epi16(products[0], ones), _mm256_madd_epi16(products[1], ones)])
+        }
+    }
+
+    #[inline(always)]
     fn dot8<const R: usize>(self, weights: &[u8; 1024], rows: &[Pairs; R]) -> [[I; R]; 2] {
         [bytes(self, weights, 0, rows), bytes(self, weights, 1, rows)]
     }

@@ -192,6 +192,11 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn dot(self, acc: __m512i, weights: __m512i, fours: i32) -> __m512i {
+        unsafe { _mm512_dpbusd_epi32(acc, weights, _mm512_set1_epi32(fours)) }
+    }
+
+    #[inline(always)]
     fn dot8<const R: usize>(self, weights: &[u8; 1024], rows: &[Fours; R]) -> [[__m512i; R]; 2] {
         let (chunks, _) = weights.as_chunks::<64>();
         let mut acc = [[self.splat_i(0); R]; 2];

@@ -105,6 +105,9 @@ pub trait Simd: Copy + Send + Sync + 'static {
     /// Asks for a line of memory that will be read soon. Any address is allowed.
     fn prefetch(self, line: *const u8);
 
+    /// `acc` plus four products in each lane: the unsigned bytes of `weights` by the four signed bytes of `fours`. Sums of two of
+    /// the products must not leave 16 bits, where some machines saturate.
+    fn dot(self, acc: Self::I, weights: Self::I, fours: i32) -> Self::I;
     /// Products of 32 bytes of weights for two times 16 outputs with R rows of activations: `[group][32 outputs][4]`; weights
     /// count from 128.
     fn dot8<const R: usize>(self, weights: &[u8; 1024], rows: &[Self::Q; R]) -> [[Self::I; R]; 2];
@@ -206,4 +209,36 @@ pub fn gelu<S: Simd>(s: S, x: S::F) -> S::F {
     let cube = s.mul(s.mul(x, x), x);
     let u = s.mul(s.splat(-2.0 * 0.797_884_56), s.fma(cube, s.splat(0.044_715), x));
     s.div(x, s.add(s.splat(1.0), exp(s, u)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four products in each lane.
+    struct Dot([u8; 64]);
+
+    impl Kernel for Dot {
+        type Output = [i32; 16];
+
+        #[inline(always)]
+        fn run<S: Simd>(self, s: S) -> [i32; 16] {
+            let mut out = [0; 16];
+            let fours = i32::from_le_bytes([127, -128i8 as u8, 1, -64i8 as u8]);
+            s.store_i(s.dot(s.splat_i(-5), s.load_i(&self.0), fours), &mut out);
+            out
+        }
+    }
+
+    #[test]
+    fn four_products_are_the_same_everywhere() {
+        let weights = std::array::from_fn(|i| (i * 37 % 256) as u8);
+        let expected: [i32; 16] = std::array::from_fn(|lane| {
+            let products = [127, -128, 1, -64].iter().zip(&weights[4 * lane..]).map(|(x, &w)| x * i32::from(w));
+            products.sum::<i32>() - 5
+        });
+        for isa in Isa::available() {
+            assert_eq!(isa.run(Dot(weights)), expected, "{}", isa.name());
+        }
+    }
 }

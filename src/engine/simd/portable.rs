@@ -212,6 +212,14 @@ impl Simd for Portable {
     fn prefetch(self, _: *const u8) {}
 
     #[inline(always)]
+    fn dot(self, acc: I, weights: I, fours: i32) -> I {
+        map2(acc, weights, |acc, weights| {
+            let products = weights.to_le_bytes().into_iter().zip(fours.to_le_bytes());
+            products.fold(acc, |acc, (w, x)| acc.wrapping_add(i32::from(w) * i32::from(x as i8)))
+        })
+    }
+
+    #[inline(always)]
     fn dot8<const R: usize>(self, weights: &[u8; 1024], rows: &[Plain; R]) -> [[I; R]; 2] {
         [0, 1].map(|half| {
             rows.each_ref().map(|row| {

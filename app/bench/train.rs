@@ -1,4 +1,4 @@
-//! `bd3 bench`: end-to-end speed, beside the bound that the machine itself sets. What is timed is the real loop, not a copy of it.
+//! `bd3 bench train`: whole training steps, beside the bound that the machine's matrix product sets.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -17,30 +17,15 @@ use bd3::train::plan::{Plan, SizePlan};
 use bd3::train::{Observer, Run};
 use bd3::{Error, Result};
 use burn::tensor::Device;
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde_json::json;
 
+use super::median;
 use crate::view;
-
-/// Measure speed against what the machine allows
-#[derive(Args, Debug)]
-pub struct BenchArgs {
-    /// What to measure
-    #[command(subcommand)]
-    what: What,
-}
-
-/// What is measured.
-#[derive(Subcommand, Debug)]
-enum What {
-    /// Whole training steps of a small reference model: dropout, gradient clip, AdamW and moving average included
-    #[command(after_help = "Example:\n  bd3 bench train --json")]
-    Train(TrainArgs),
-}
 
 /// `bd3 bench train`
 #[derive(Args, Debug)]
-struct TrainArgs {
+pub struct TrainArgs {
     /// Steps that are timed, after two that are not
     #[arg(long, value_name = "N", default_value_t = 10)]
     steps: u64,
@@ -66,8 +51,7 @@ train = { steps = 1000000, batch = 8, checkpoint_every = 1000000, validate_rows 
 ";
 
 /// Runs the command.
-pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    let What::Train(args) = &args.what;
+pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     if args.steps == 0 {
         return Err(Error::value("--steps", "at least 1", "0").into());
     }
@@ -179,11 +163,6 @@ fn peak() -> f64 {
     let start = Instant::now();
     black_box(product(Matrix::new(&ones, SIDE, SIDE), Matrix::new(&ones, SIDE, SIDE)));
     2.0 * (SIDE as f64).powi(3) / start.elapsed().as_secs_f64()
-}
-
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// A folder for the run's log and checkpoint, which nobody needs.
