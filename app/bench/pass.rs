@@ -5,7 +5,6 @@ use std::fmt;
 use std::time::Instant;
 
 use bd3::arch::{Arch, Objective, Shape};
-use bd3::engine::product::panel_bytes;
 use bd3::engine::{Engine, KeyValues, Precision};
 use bd3::format::Type;
 use bd3::pass::{Ask, Cache, Denoiser, Filter, Lane};
@@ -135,18 +134,6 @@ impl Needs {
     }
 }
 
-/// Bytes of the weights that a pass reads: all that is packed, but of an embedding that is not also the head a row at a time.
-fn packed(engine: &Engine, embedding: Type) -> usize {
-    let arch = engine.arch();
-    let tied = matches!(&arch.shape, Shape::Llama(llama) if llama.tied);
-    let panel = panel_bytes(embedding, arch.hidden);
-    let panels = arch.vocab.div_ceil(OUTPUTS);
-    engine.bytes() - if tied { 0 } else { panels * panel }
-}
-
-/// Outputs in a panel of the engine.
-const OUTPUTS: usize = 32;
-
 /// A cache of some depth, and passes over it.
 struct Bench<'a> {
     engine: &'a Engine,
@@ -197,7 +184,7 @@ impl<'a> Bench<'a> {
         }
         let [read, floats, bytes, seconds] = samples.each_mut().map(|samples| median(samples));
         let precision = if subject.exact { Precision::Single } else { Precision::Half };
-        let needs = Needs::new(arch, packed(self.engine, subject.embedding), precision, (rows, self.depth));
+        let needs = Needs::new(arch, self.engine.read_bytes(), precision, (rows, self.depth));
         let format = subject.format.clone();
         Ok(Row { format, rows, depth: self.depth, seconds, needs, ceilings: Ceilings { read, floats, bytes } })
     }

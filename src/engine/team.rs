@@ -196,7 +196,8 @@ fn work(shared: &Shared, index: usize) {
             // The flag first, then another look: either this look sees the new loop, or the leader sees the flag.
             shared.asleep[index].store(true, SeqCst);
             let state = shared.state.load(SeqCst);
-            if !(state & OPEN != 0 && state / (2 * OPEN) != seen) && !shared.quit.load(SeqCst) {
+            let opened = state & OPEN != 0 && state / (2 * OPEN) != seen;
+            if !opened && !shared.quit.load(SeqCst) {
                 thread::park();
             }
             shared.asleep[index].store(false, SeqCst);
