@@ -42,6 +42,8 @@ pub struct PassArgs {
 
 /// Rows of a pass, at most.
 const MOST_ROWS: usize = 1024;
+/// Positions in a cache, at most.
+const DEEPEST: usize = 1 << 20;
 /// Ids that are stored at a time to fill a cache.
 const PIECE: usize = 64;
 /// Seconds for each row of the table.
@@ -52,6 +54,10 @@ pub fn run(args: &PassArgs) -> anyhow::Result<()> {
     if let Some(&found) = args.rows.iter().find(|rows| !(1..=MOST_ROWS).contains(*rows)) {
         return Err(Error::value("--rows", format!("1 to {MOST_ROWS}"), found.to_string()).into());
     }
+    if let Some(&found) = args.depth.iter().find(|depth| **depth > DEEPEST) {
+        return Err(Error::value("--depth", format!("at most {DEEPEST}"), found.to_string()).into());
+    }
+    args.format.iter().try_for_each(|&format| args.subject.check(format))?;
     if args.repeat == Some(0) {
         return Err(Error::value("--repeat", "at least 1", "0").into());
     }

@@ -83,6 +83,11 @@ impl SubjectArgs {
         self.isa.unwrap_or_else(Isa::best)
     }
 
+    /// Refuses a format that random weights of this shape can't have.
+    pub fn check(&self, format: Type) -> Result<()> {
+        if self.model.is_some() { Ok(()) } else { self.shape.arch(format).map(|_| ()) }
+    }
+
     /// Builds the engine; `format` is that of random weights.
     pub fn open(&self, format: Type) -> Result<Subject> {
         let options = Options { threads: self.threads(), exact: self.exact, isa: Some(self.isa()) };
