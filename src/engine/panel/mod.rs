@@ -84,7 +84,7 @@ pub trait Integers: Layout {
 }
 
 /// How far ahead of the products weights are asked for, in bytes: a few hundred nanoseconds of reading.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 8192;
 
 /// Asks for the lines that lie [`AHEAD`] of some weights, once for all rows. The machine does so by itself, but not across
 /// pages, and its window is short where products take long.
