@@ -11,6 +11,8 @@ mod gguf;
 mod hostile;
 #[cfg(feature = "train")]
 mod laws;
+#[cfg(feature = "train")]
+mod likelihood;
 mod noise;
 mod oracle;
 mod real;
