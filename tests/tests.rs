@@ -15,6 +15,7 @@ mod laws;
 mod likelihood;
 mod noise;
 mod oracle;
+mod prompts;
 mod real;
 mod sampling;
 mod scripted;
