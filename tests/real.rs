@@ -14,11 +14,16 @@ use bd3::pass::{Ask, Denoiser, Filter, Lane};
 use bd3::tokenizer::Tokenizer;
 use serde_json::Value;
 
+/// Written to the stream itself: what a passing test prints with `println!` is not shown.
+fn say(line: &str) {
+    let mut out = std::io::stdout();
+    out.write_all(line.as_bytes()).and_then(|()| out.write_all(b"\n")).unwrap();
+}
+
 fn named(variable: &str) -> Option<PathBuf> {
     let path = std::env::var_os(variable).map(PathBuf::from);
     if path.is_none() {
-        // Written to the stream itself: what a passing test prints with `println!` is not shown.
-        writeln!(std::io::stdout(), "\nskipped: {variable} names no model").unwrap();
+        say(&format!("\nskipped: {variable} names no model"));
     }
     path
 }
@@ -139,7 +144,7 @@ fn smollm2_perplexity_is_that_of_the_f32_reference() {
         let options = Options { isa: Some(isa), ..Options::default() };
         let fast = nats(&Checkpoint::open(&path).unwrap().engine(options).unwrap(), &golden);
         let ratio = (fast - expected).exp();
-        writeln!(std::io::stdout(), "{}: {:.3} % off the f32 perplexity", isa.name(), 100.0 * (ratio - 1.0)).unwrap();
+        say(&format!("{}: {:.3} % off the f32 perplexity", isa.name(), 100.0 * (ratio - 1.0)));
         assert!((ratio - 1.0).abs() < 0.01, "{}: {fast} {expected}", isa.name());
     }
 }

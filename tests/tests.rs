@@ -6,6 +6,7 @@ mod checkpoints;
 #[cfg(feature = "app")]
 mod cli;
 mod data;
+mod engine;
 mod gguf;
 #[cfg(feature = "train")]
 mod hostile;

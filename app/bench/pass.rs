@@ -5,7 +5,6 @@ use std::fmt;
 use std::time::Instant;
 
 use bd3::arch::{Arch, Objective, Shape};
-use bd3::engine::product::panel_bytes;
 use bd3::engine::{Engine, KeyValues, Precision};
 use bd3::format::Type;
 use bd3::pass::{Ask, Cache, Denoiser, Filter, Lane};
@@ -43,6 +42,8 @@ pub struct PassArgs {
 
 /// Rows of a pass, at most.
 const MOST_ROWS: usize = 1024;
+/// Positions in a cache, at most.
+const DEEPEST: usize = 1 << 20;
 /// Ids that are stored at a time to fill a cache.
 const PIECE: usize = 64;
 /// Seconds for each row of the table.
@@ -53,6 +54,10 @@ pub fn run(args: &PassArgs) -> anyhow::Result<()> {
     if let Some(&found) = args.rows.iter().find(|rows| !(1..=MOST_ROWS).contains(*rows)) {
         return Err(Error::value("--rows", format!("1 to {MOST_ROWS}"), found.to_string()).into());
     }
+    if let Some(&found) = args.depth.iter().find(|depth| **depth > DEEPEST) {
+        return Err(Error::value("--depth", format!("at most {DEEPEST}"), found.to_string()).into());
+    }
+    args.format.iter().try_for_each(|&format| args.subject.check(format))?;
     if args.repeat == Some(0) {
         return Err(Error::value("--repeat", "at least 1", "0").into());
     }
@@ -135,18 +140,6 @@ impl Needs {
     }
 }
 
-/// Bytes of the weights that a pass reads: all that is packed, but of an embedding that is not also the head a row at a time.
-fn packed(engine: &Engine, embedding: Type) -> usize {
-    let arch = engine.arch();
-    let tied = matches!(&arch.shape, Shape::Llama(llama) if llama.tied);
-    let panel = panel_bytes(embedding, arch.hidden);
-    let panels = arch.vocab.div_ceil(OUTPUTS);
-    engine.bytes() - if tied { 0 } else { panels * panel }
-}
-
-/// Outputs in a panel of the engine.
-const OUTPUTS: usize = 32;
-
 /// A cache of some depth, and passes over it.
 struct Bench<'a> {
     engine: &'a Engine,
@@ -197,7 +190,7 @@ impl<'a> Bench<'a> {
         }
         let [read, floats, bytes, seconds] = samples.each_mut().map(|samples| median(samples));
         let precision = if subject.exact { Precision::Single } else { Precision::Half };
-        let needs = Needs::new(arch, packed(self.engine, subject.embedding), precision, (rows, self.depth));
+        let needs = Needs::new(arch, self.engine.read_bytes(), precision, (rows, self.depth));
         let format = subject.format.clone();
         Ok(Row { format, rows, depth: self.depth, seconds, needs, ceilings: Ceilings { read, floats, bytes } })
     }

@@ -67,8 +67,6 @@ pub struct Subject {
     pub name: String,
     /// How its matrices are stored; of several types the one with most bytes first.
     pub format: String,
-    /// How its embedding is stored.
-    pub embedding: Type,
     /// Runs in f32 throughout.
     pub exact: bool,
     pub engine: Engine,
@@ -85,35 +83,36 @@ impl SubjectArgs {
         self.isa.unwrap_or_else(Isa::best)
     }
 
+    /// Refuses a format that random weights of this shape can't have.
+    pub fn check(&self, format: Type) -> Result<()> {
+        if self.model.is_some() { Ok(()) } else { self.shape.arch(format).map(|_| ()) }
+    }
+
     /// Builds the engine; `format` is that of random weights.
     pub fn open(&self, format: Type) -> Result<Subject> {
         let options = Options { threads: self.threads(), exact: self.exact, isa: Some(self.isa()) };
         if let Some(path) = &self.model {
             let checkpoint = Checkpoint::open(path)?;
-            let (format, embedding) = formats(&checkpoint)?;
-            let (name, engine) = (path.display().to_string(), checkpoint.engine(options)?);
-            return Ok(Subject { name, format, embedding, exact: self.exact, engine });
+            let (format, engine) = (formats(&checkpoint)?, checkpoint.engine(options)?);
+            return Ok(Subject { name: path.display().to_string(), format, exact: self.exact, engine });
         }
         let arch = self.shape.arch(format)?;
         let engine = Engine::new(&arch, |name, shape| Ok(random(name, shape, format)), options)?;
-        let (name, embedding) = (self.shape.to_string(), format);
-        Ok(Subject { name, format: format.name().into(), embedding, exact: self.exact, engine })
+        Ok(Subject { name: self.shape.to_string(), format: format.name().into(), exact: self.exact, engine })
     }
 }
 
-/// The types of a model's matrices, and that of the first, its embedding.
-fn formats(checkpoint: &Checkpoint) -> Result<(String, Type)> {
+/// The types of a model's matrices.
+fn formats(checkpoint: &Checkpoint) -> Result<String> {
     let mut bytes = BTreeMap::new();
-    let mut embedding = None;
     for (name, shape) in checkpoint.arch.tensors().iter().filter(|(_, shape)| shape.len() == 2) {
         let stored = checkpoint.take(name, shape)?;
-        embedding = embedding.or(Some(stored.ty));
         *bytes.entry(stored.ty.name()).or_insert(0) += stored.bytes.len();
     }
     let mut names: Vec<(&str, usize)> = bytes.into_iter().collect();
     names.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
     let names: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
-    Ok((names.join("+"), embedding.unwrap_or(Type::F32)))
+    Ok(names.join("+"))
 }
 
 /// Some ids, no mask among them.

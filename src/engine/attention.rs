@@ -2,6 +2,9 @@
 //! Milakov and Gimelshein (2018, arXiv 1805.02867), so that nothing as long as the text is kept. Rows see prefixes of different
 //! lengths; the order of a row's sums does not depend on the rows beside it.
 
+// Loops over small constants, whose arrays stay in registers.
+#![allow(clippy::needless_range_loop)]
+
 use std::ops::Range;
 
 use super::cache::{Halves, Head, Kept, Precision, Singles};
@@ -9,8 +12,6 @@ use super::simd::{Kernel, LANES, Simd, exp};
 
 /// Rows in a tile.
 pub const ROWS: usize = 8;
-/// How far ahead keys and values are asked for, in bytes.
-const AHEAD: usize = 4096;
 /// Positions in a tile.
 const TILE: usize = 128;
 
@@ -70,41 +71,7 @@ fn attend<S: Simd, K: Kept<N>, const R: usize, const N: usize>(s: S, mut a: Atte
             };
         }
         for r in 0..count {
-            let row = &mut weights[r];
-            // What lies before the start or beyond the end of what the row sees does not count.
-            let (from, to) = (a.start.saturating_sub(tile).min(TILE), a.seen[r].saturating_sub(tile).min(TILE));
-            if to <= from {
-                row.fill(0.0);
-                continue;
-            }
-            row[..from].fill(f32::NEG_INFINITY);
-            row[to..].fill(f32::NEG_INFINITY);
-            let (vectors, _) = row.as_chunks_mut::<LANES>();
-            let mut most = s.splat(greatest[r]);
-            for vector in vectors.iter().take(panels) {
-                most = s.max(most, s.load(vector));
-            }
-            let most = s.largest(most);
-            for vector in vectors.iter_mut().take(panels) {
-                let weight = exp(s, s.sub(s.load(vector), s.splat(most)));
-                s.store(weight, vector);
-            }
-            row[..from].fill(0.0);
-            row[to..].fill(0.0);
-            if most != greatest[r] {
-                let mut shrunk = [0.0; LANES];
-                if greatest[r] != f32::NEG_INFINITY {
-                    s.store(exp(s, s.splat(greatest[r] - most)), &mut shrunk);
-                }
-                sums[r] = s.mul(sums[r], s.splat(shrunk[0]));
-                greatest[r] = most;
-                for out in a.out[r * width..][..width].as_chunks_mut::<LANES>().0 {
-                    s.store(s.mul(s.load(out), s.splat(shrunk[0])), out);
-                }
-            }
-            for vector in row.as_chunks::<LANES>().0.iter().take(panels) {
-                sums[r] = s.add(sums[r], s.load(vector));
-            }
+            soften(s, &mut a, (tile, panels), r, (&mut weights[r], &mut greatest[r], &mut sums[r]));
         }
         let positions = tile..tile + panels * LANES;
         let mut column = 0;
@@ -125,6 +92,52 @@ fn attend<S: Simd, K: Kept<N>, const R: usize, const N: usize>(s: S, mut a: Atte
     }
 }
 
+/// One row's scores of a tile become weights, and what was added up before shrinks to the new maximum.
+#[inline(always)]
+fn soften<S: Simd>(
+    s: S,
+    a: &mut Attention<'_>,
+    (tile, panels): (usize, usize),
+    r: usize,
+    (row, greatest, sums): (&mut [f32; TILE], &mut f32, &mut S::F),
+) {
+    let width = a.head.width();
+    // What lies before the start or beyond the end of what the row sees does not count.
+    let (from, to) = (a.start.saturating_sub(tile).min(TILE), a.seen[r].saturating_sub(tile).min(TILE));
+    if to <= from {
+        row.fill(0.0);
+        return;
+    }
+    row[..from].fill(f32::NEG_INFINITY);
+    row[to..].fill(f32::NEG_INFINITY);
+    let (vectors, _) = row.as_chunks_mut::<LANES>();
+    let mut most = s.splat(*greatest);
+    for vector in vectors.iter().take(panels) {
+        most = s.max(most, s.load(vector));
+    }
+    let most = s.largest(most);
+    for vector in vectors.iter_mut().take(panels) {
+        let weight = exp(s, s.sub(s.load(vector), s.splat(most)));
+        s.store(weight, vector);
+    }
+    row[..from].fill(0.0);
+    row[to..].fill(0.0);
+    if most != *greatest {
+        let mut shrunk = [0.0; LANES];
+        if *greatest != f32::NEG_INFINITY {
+            s.store(exp(s, s.splat(*greatest - most)), &mut shrunk);
+        }
+        *sums = s.mul(*sums, s.splat(shrunk[0]));
+        *greatest = most;
+        for out in a.out[r * width..][..width].as_chunks_mut::<LANES>().0 {
+            s.store(s.mul(s.load(out), s.splat(shrunk[0])), out);
+        }
+    }
+    for vector in row.as_chunks::<LANES>().0.iter().take(panels) {
+        *sums = s.add(*sums, s.load(vector));
+    }
+}
+
 /// Scores of P panels of 16 positions with R rows. Gives P.
 #[inline(always)]
 fn score<S: Simd, K: Kept<N>, const R: usize, const P: usize, const N: usize>(
@@ -137,12 +150,14 @@ fn score<S: Simd, K: Kept<N>, const R: usize, const P: usize, const N: usize>(
     let width = a.head.width();
     let keys = &a.head.keys.as_chunks::<N>().0[panel * width..][..P * width];
     let queries = &a.queries.as_chunks::<ROWS>().0[..width];
+    let values = a.head.values.as_ptr().wrapping_add(panel * width * N);
     let mut acc = [[s.splat(0.0); R]; P];
     for i in 0..width {
         for p in 0..P {
             let key = &keys[p * width..][..width][i];
             if i % (64 / N) == 0 {
-                s.prefetch(key.as_ptr().wrapping_add(AHEAD));
+                // Values of the same positions lie as far from their beginning, and are wanted next.
+                s.prefetch(values.wrapping_add((p * width + i) * N));
             }
             let key = K::load(s, key);
             for r in 0..R {
@@ -197,13 +212,15 @@ fn some<S: Simd, K: Kept<N>, const G: usize, const V: usize, const N: usize>(
         }
     }
     let step = width / LANES;
+    let keys = a.head.keys.as_ptr().wrapping_add(positions.end * step * N);
     let values = &a.head.values.as_chunks::<N>().0[positions.start * step..positions.end * step];
     let Some(weights) = weights.first_chunk::<G>() else { unreachable!("rows come in groups") };
     for (index, values) in (0..TILE).zip(values.chunks_exact(step)) {
         let values = &values[column..][..V];
         for v in 0..V {
             if v % (64 / N) == 0 {
-                s.prefetch(values[v].as_ptr().wrapping_add(AHEAD));
+                // The next tile's keys.
+                s.prefetch(keys.wrapping_add((index * step + column + v) * N));
             }
             let value = K::load(s, &values[v]);
             for r in 0..G {

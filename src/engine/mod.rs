@@ -12,12 +12,12 @@ mod head;
 mod panel;
 mod pass;
 mod plan;
-pub mod product;
+mod product;
+#[cfg(test)]
+mod product_tests;
 mod quants;
 mod rows;
 pub mod simd;
-#[cfg(test)]
-mod speed;
 mod team;
 mod weights;
 
@@ -37,7 +37,7 @@ use crate::format::Stored;
 use crate::pass::{Ask, Denoiser, Filter, Lane, Proposal};
 
 /// How an engine runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Threads that work on a pass; 0 means one for each core.
     pub threads: usize,
@@ -45,12 +45,6 @@ pub struct Options {
     pub exact: bool,
     /// The instructions to use; `None`: the machine's best.
     pub isa: Option<Isa>,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { threads: 0, exact: false, isa: None }
-    }
 }
 
 /// A network ready to decode.
@@ -100,6 +94,13 @@ impl Engine {
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
         self.weights.bytes()
+    }
+
+    /// Bytes of the weights that a pass reads: all but an embedding that is not also the head, which is read a row at a time.
+    pub fn read_bytes(&self) -> usize {
+        let embedding = &self.weights.embedding.place;
+        let tied = *embedding == self.weights.head.weights.place;
+        self.bytes() - if tied { 0 } else { embedding.len() }
     }
 
     /// Logits `[rows, vocab]` of the rows that the lanes ask for, lane by lane; stores what the lanes store.

@@ -11,7 +11,7 @@ use super::attention::{Attention, ROWS};
 use super::cache::{Head, KeyValues, Precision};
 use super::panel::{BLOCK, OUTPUTS};
 use super::plan::{Plan, Tiles};
-use super::product::{Product, Unpack};
+use super::product::{Input, Product, Unpack};
 use super::rows::{Finish, Finished, Forms, Inputs, Source};
 use super::simd::{Isa, Kernel, LANES, Simd};
 use super::team::Team;
@@ -52,33 +52,21 @@ thread_local! {
     static PRODUCT: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-pub static PHASES: [std::sync::atomic::AtomicU64; 10] = [const { std::sync::atomic::AtomicU64::new(0) }; 10];
-fn lap(t: &mut std::time::Instant, phase: usize) {
-    let now = std::time::Instant::now();
-    PHASES[phase].fetch_add((now - *t).as_nanos() as u64, std::sync::atomic::Ordering::Relaxed);
-    *t = now;
-}
 impl Machine {
     /// Computes the planned rows: keys and values of the stored ones go to the caches, logits of those asked for to the scratch.
     pub fn pass(&mut self, arch: &Arch, weights: &Weights, scratch: &mut Scratch, lanes: &mut [Lane<'_, KeyValues>]) {
-        let mut t = std::time::Instant::now();
         self.embed(arch, weights, scratch);
-        lap(&mut t, 0);
         let Scratch { plan, inputs, x, wide, tiles, attended, logits } = scratch;
         let mut rows = plan.ids.len();
         for (index, layer) in weights.layers.iter().enumerate() {
             let last = index + 1 == weights.layers.len();
             let source = Source { x, rows, width: arch.hidden, norm: Some(&layer.norm1) };
             inputs.fill(&mut self.team, self.isa, Forms::of(&layer.qkv, self.exact), source);
-            lap(&mut t, 1);
             let columns = self.queries(arch, weights, (layer, inputs, rows), wide);
-            lap(&mut t, 2);
             let work = Work { arch, layer, plan, wide, columns };
             self.append(&work, lanes, index);
-            lap(&mut t, 3);
             let cut = if last { &plan.last } else { &plan.all };
             self.attend(&work, cut, lanes, index, tiles);
-            lap(&mut t, 4);
             if last {
                 pick(x, rows, &plan.asked);
                 rows = plan.asked.len();
@@ -88,30 +76,22 @@ impl Machine {
             }
             gather(&work, cut, tiles, attended);
             let source = Source { x: attended, rows, width: arch.heads * arch.head_dim(), norm: None };
-            inputs.fill(&mut self.team, self.isa, Forms::of(std::slice::from_ref(&layer.out), self.exact), source);
-            lap(&mut t, 5);
-            self.add(weights, (&layer.out, inputs, rows), x);
-            lap(&mut t, 6);
+            inputs.fill(&mut self.team, self.isa, Forms::of(one(&layer.out), self.exact), source);
+            self.product(weights, (one(&layer.out), inputs, rows), Finish::Residual, x);
             let source = Source { x, rows, width: arch.hidden, norm: Some(&layer.norm2) };
             inputs.fill(&mut self.team, self.isa, Forms::of(&layer.up, self.exact), source);
-            lap(&mut t, 1);
             self.up(weights, (layer, inputs, rows), wide);
-            lap(&mut t, 7);
             let source = Source { x: wide, rows, width: arch.feed_forward(), norm: None };
-            inputs.fill(&mut self.team, self.isa, Forms::of(std::slice::from_ref(&layer.down), self.exact), source);
-            lap(&mut t, 5);
-            self.add(weights, (&layer.down, inputs, rows), x);
-            lap(&mut t, 8);
+            inputs.fill(&mut self.team, self.isa, Forms::of(one(&layer.down), self.exact), source);
+            self.product(weights, (one(&layer.down), inputs, rows), Finish::Residual, x);
         }
         logits.clear();
         if rows > 0 {
             let source = Source { x, rows, width: arch.hidden, norm: Some(&weights.norm) };
             let head = &weights.head;
-            inputs.fill(&mut self.team, self.isa, Forms::of(std::slice::from_ref(head), self.exact), source);
+            inputs.fill(&mut self.team, self.isa, Forms::of(one(head), self.exact), source);
             logits.resize(head.weights.panels() * rows * OUTPUTS, 0.0);
-            lap(&mut t, 1);
-            self.product(weights, (head, inputs, rows), &Finish::Bias(&head.bias), logits);
-            lap(&mut t, 9);
+            self.product(weights, (one(head), inputs, rows), Finish::Bias, logits);
         }
     }
 
@@ -141,14 +121,11 @@ impl Machine {
     ) -> [usize; 3] {
         let panels: usize = layer.qkv.iter().map(|map| map.weights.panels()).sum();
         wide.resize(panels * rows * OUTPUTS, 0.0);
-        let mut start = 0;
         let mut columns = [0; 3];
-        for (index, map) in layer.qkv.iter().enumerate() {
-            columns[index] = start * OUTPUTS;
-            let out = &mut wide[start * rows * OUTPUTS..][..map.weights.panels() * rows * OUTPUTS];
-            self.product(weights, (map, inputs, rows), &Finish::Bias(&map.bias), out);
-            start += map.weights.panels();
+        for (index, map) in layer.qkv.iter().enumerate().take(2) {
+            columns[index + 1] = columns[index] + map.weights.panels() * OUTPUTS;
         }
+        self.product(weights, (&layer.qkv, inputs, rows), Finish::Bias, wide);
         match layer.qkv.len() {
             1 => [0, arch.heads * arch.head_dim(), (arch.heads + arch.kv_heads()) * arch.head_dim()],
             _ => columns,
@@ -177,8 +154,7 @@ impl Machine {
                 }
             };
             let heads = lane.cache.heads_mut(index);
-            // A few rows are written before another thread wakes up to them.
-            let share = if part.rows.len() * dim * heads.len() < SMALL { heads.len() } else { 1 };
+            let share = heads.len().div_ceil(self.team.threads());
             self.team.each(heads, share, |chunk, heads| {
                 heads.iter_mut().enumerate().for_each(|(i, head)| write(chunk * share + i, head));
             });
@@ -229,49 +205,45 @@ impl Machine {
     fn up(&mut self, weights: &Weights, (layer, inputs, rows): (&Layer, &Inputs, usize), wide: &mut Vec<f32>) {
         let [first, rest @ ..] = layer.up.as_slice() else { return };
         wide.resize(first.weights.panels() * rows * OUTPUTS, 0.0);
-        match rest {
-            [] => self.product(weights, (first, inputs, rows), &Finish::Gelu(&first.bias), wide),
-            [up, ..] => {
-                self.product(weights, (first, inputs, rows), &Finish::Bias(&first.bias), wide);
-                self.product(weights, (up, inputs, rows), &Finish::Swiglu(&up.bias), wide);
-            }
-        }
-    }
-
-    /// Adds a map's outputs to the rows.
-    fn add(&mut self, weights: &Weights, from: (&Map, &Inputs, usize), x: &mut [f32]) {
-        let finish = Finish::Residual(&from.0.scale, &from.0.bias);
-        self.product(weights, from, &finish, x);
-    }
-
-    /// One map, all rows. `out`: `[panels][rows][32]`.
-    fn product(
-        &mut self,
-        weights: &Weights,
-        (map, inputs, rows): (&Map, &Inputs, usize),
-        finish: &Finish<'_>,
-        out: &mut [f32],
-    ) {
-        let (isa, input, packed) = (self.isa, inputs.of(map, self.exact), &map.weights);
-        let plain = matches!(finish, Finish::Bias([]));
-        let share = (packed.panels() / (self.team.threads() * SHARES)).max(1);
-        self.team.each(out, share * rows * OUTPUTS, |chunk, out| {
-            let (first, count) = (chunk * share, out.len() / (rows * OUTPUTS));
-            let product = |panels: Range<usize>, out: &mut [f32]| {
-                let panels = weights.panels(packed, panels);
-                isa.run(Product { ty: packed.ty, panels, blocks: packed.blocks(), input, rows, out });
-            };
-            if plain {
-                return product(first..first + count, out);
-            }
-            PRODUCT.with_borrow_mut(|buffer| {
-                buffer.resize(rows * OUTPUTS, 0.0);
-                for (panel, out) in (first..).zip(out.chunks_exact_mut(rows * OUTPUTS)) {
-                    product(panel..panel + 1, buffer);
-                    isa.run(Finished { how: finish, panel, product: buffer, out });
-                }
-            });
+        let [up] = rest else {
+            return self.product(weights, (&layer.up, inputs, rows), Finish::Gelu, wide);
+        };
+        let (isa, exact) = (self.isa, self.exact);
+        let share = self.share(first.weights.panels());
+        self.team.each(wide, share * rows * OUTPUTS, |chunk, out| {
+            let gate = Part { weights, map: first, input: inputs.of(first, exact), rows, first: chunk * share };
+            gate.run(isa, Finish::Bias, out);
+            Part { map: up, input: inputs.of(up, exact), ..gate }.run(isa, Finish::Swiglu, out);
         });
+    }
+
+    /// Maps side by side, all rows. `out`: `[panels][rows][32]`.
+    fn product(&mut self, weights: &Weights, from: (&[Map], &Inputs, usize), finish: Finish, out: &mut [f32]) {
+        let (isa, exact) = (self.isa, self.exact);
+        let (maps, inputs, rows) = from;
+        let share = self.share(maps.iter().map(|map| map.weights.panels()).sum());
+        self.team.each(out, share * rows * OUTPUTS, |chunk, mut out| {
+            let mut first = chunk * share;
+            for map in maps {
+                let panels = map.weights.panels();
+                if first < panels {
+                    let count = (panels - first).min(out.len() / (rows * OUTPUTS));
+                    let (now, rest) = out.split_at_mut(count * rows * OUTPUTS);
+                    Part { weights, map, input: inputs.of(map, exact), rows, first }.run(isa, finish, now);
+                    (out, first) = (rest, 0);
+                } else {
+                    first -= panels;
+                }
+                if out.is_empty() {
+                    break;
+                }
+            }
+        });
+    }
+
+    /// Panels that are handed out at once.
+    fn share(&self, panels: usize) -> usize {
+        (panels / (self.team.threads() * SHARES)).max(1)
     }
 
     /// How caches keep their numbers.
@@ -286,6 +258,43 @@ const SMALL: usize = 4096;
 /// Pieces that each thread's part of a product is handed out in: few, as each is one stream of memory, and enough for the faster
 /// thread to help the slower one.
 const SHARES: usize = 6;
+
+/// One map as a list of maps.
+fn one(map: &Map) -> &[Map] {
+    std::slice::from_ref(map)
+}
+
+/// Some panels of a map.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    weights: &'a Weights,
+    map: &'a Map,
+    input: Input<'a>,
+    rows: usize,
+    /// The first panel.
+    first: usize,
+}
+
+impl Part<'_> {
+    /// Multiplies and finishes. `out`: `[panels][rows][32]`.
+    fn run(self, isa: Isa, finish: Finish, out: &mut [f32]) {
+        let (packed, rows) = (&self.map.weights, self.rows);
+        let product = |panels: Range<usize>, out: &mut [f32]| {
+            let panels = self.weights.panels(packed, panels);
+            isa.run(Product { ty: packed.ty, panels, blocks: packed.blocks(), input: self.input, rows, out });
+        };
+        if finish == Finish::Bias && self.map.bias.is_empty() {
+            return product(self.first..self.first + out.len() / (rows * OUTPUTS), out);
+        }
+        PRODUCT.with_borrow_mut(|buffer| {
+            buffer.resize(rows * OUTPUTS, 0.0);
+            for (panel, out) in (self.first..).zip(out.chunks_exact_mut(rows * OUTPUTS)) {
+                product(panel..panel + 1, buffer);
+                isa.run(Finished { how: finish, map: self.map, panel, product: buffer, out });
+            }
+        });
+    }
+}
 
 /// A layer's queries, keys and values, and whose they are.
 struct Work<'a> {

@@ -1,10 +1,8 @@
 //! What stands between two products: rows are normed, quantised, added up, sent through the activation. Rows of numbers stand in
 //! blocks of 32, `[block][row][32]`: a panel's outputs are the next product's block of inputs.
 
-use std::cell::Cell;
-
-use super::panel::{BLOCK, OUTPUTS};
-use super::product::{Input, filled};
+use super::panel::{BLOCK, GROUP, OUTPUTS};
+use super::product::Input;
 use super::quants::quantise;
 use super::simd::{Isa, Kernel, LANES, Simd, gelu, silu};
 use super::team::Team;
@@ -50,27 +48,22 @@ impl Inputs {
 
     /// Makes them from rows, normed or as they are. `x`: `[blocks][rows][32]`, of which `width` numbers of a row count.
     pub fn fill(&mut self, team: &mut Team, isa: Isa, forms: Forms, source: Source<'_>) {
-        let blocks = source.width.div_ceil(BLOCK);
-        let lines = filled(source.rows);
-        if forms.floats {
-            self.floats.resize(blocks * lines * BLOCK, 0.0);
-        }
-        let size = isa.run(QuantBytes);
-        if forms.quants {
-            self.used = blocks * lines * size;
-            self.quants.resize(self.used.div_ceil(64), Line([0; 64]));
-        }
+        let lines = source.rows.div_ceil(GROUP) * source.blocks();
         // A row or two are done before another thread wakes up to them.
-        let share = if source.rows * source.width < SMALL { blocks } else { blocks.div_ceil(team.threads()) };
+        let pieces = if source.rows * source.width < SMALL { 1 } else { 2 * team.threads() };
+        let share = lines.div_ceil(pieces);
         if forms.floats {
-            let floats = &mut self.floats[..blocks * lines * BLOCK];
-            team.each(floats, share * lines * BLOCK, |index, out| {
+            self.floats.resize(lines * GROUP * BLOCK, 0.0);
+            team.each(&mut self.floats, share * GROUP * BLOCK, |index, out| {
                 isa.run(ToFloats { source, first: index * share, out });
             });
         }
         if forms.quants {
+            let size = isa.run(QuantBytes);
+            self.used = lines * GROUP * size;
+            self.quants.resize(self.used.div_ceil(64), Line([0; 64]));
             let quants = &mut bytemuck::cast_slice_mut(&mut self.quants)[..self.used];
-            team.each(quants, share * lines * size, |index, out| {
+            team.each(quants, share * GROUP * size, |index, out| {
                 isa.run(ToQuants { source, first: index * share, out });
             });
         }
@@ -90,6 +83,13 @@ pub struct Source<'a> {
     pub norm: Option<&'a Norm>,
 }
 
+impl Source<'_> {
+    /// Blocks of a row.
+    fn blocks(self) -> usize {
+        self.width.div_ceil(BLOCK)
+    }
+}
+
 struct QuantBytes;
 
 impl Kernel for QuantBytes {
@@ -101,9 +101,10 @@ impl Kernel for QuantBytes {
     }
 }
 
+/// Lines of [`GROUP`] blocks, one for each row of a group.
 struct ToFloats<'a> {
     source: Source<'a>,
-    /// The first block of `out`.
+    /// The first line of `out`: line l is block `l % blocks` of group `l / blocks`.
     first: usize,
     out: &'a mut [f32],
 }
@@ -113,15 +114,21 @@ impl Kernel for ToFloats<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let lines = filled(self.source.rows);
-        let mut moments = MOMENTS.take();
-        measure(s, self.source, &mut moments);
-        for (index, block) in self.out.as_chunks_mut::<BLOCK>().0.chunks_exact_mut(lines).enumerate() {
-            for (row, (to, moments)) in block.iter_mut().zip(&moments).enumerate() {
-                *to = normed(s, self.source, (row, self.first + index), moments);
+        let mut moments = [Moments::NONE; GROUP];
+        let mut known = usize::MAX;
+        let (lines, _) = self.out.as_chunks_mut::<BLOCK>();
+        for (index, line) in lines.chunks_exact_mut(GROUP).enumerate() {
+            let (group, block) =
+                ((self.first + index) / self.source.blocks(), (self.first + index) % self.source.blocks());
+            if group != known {
+                measure(s, self.source, group, &mut moments);
+                known = group;
+            }
+            let rows = group * GROUP..((group + 1) * GROUP).min(self.source.rows);
+            for ((row, to), moments) in rows.zip(line).zip(&moments) {
+                *to = normed(s, self.source, (row, block), moments);
             }
         }
-        MOMENTS.set(moments);
     }
 }
 
@@ -136,16 +143,21 @@ impl Kernel for ToQuants<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let lines = filled(self.source.rows);
-        let out: &mut [S::Q] = bytemuck::cast_slice_mut(self.out);
-        let mut moments = MOMENTS.take();
-        measure(s, self.source, &mut moments);
-        for (index, block) in out.chunks_exact_mut(lines).enumerate() {
-            for (row, (to, moments)) in block.iter_mut().zip(&moments).enumerate() {
-                *to = quantise(s, &normed(s, self.source, (row, self.first + index), moments));
+        let mut moments = [Moments::NONE; GROUP];
+        let mut known = usize::MAX;
+        let lines: &mut [S::Q] = bytemuck::cast_slice_mut(self.out);
+        for (index, line) in lines.chunks_exact_mut(GROUP).enumerate() {
+            let (group, block) =
+                ((self.first + index) / self.source.blocks(), (self.first + index) % self.source.blocks());
+            if group != known {
+                measure(s, self.source, group, &mut moments);
+                known = group;
+            }
+            let rows = group * GROUP..((group + 1) * GROUP).min(self.source.rows);
+            for ((row, to), moments) in rows.zip(line).zip(&moments) {
+                *to = quantise(s, &normed(s, self.source, (row, block), moments));
             }
         }
-        MOMENTS.set(moments);
     }
 }
 
@@ -159,9 +171,8 @@ struct Moments {
     scale: f32,
 }
 
-thread_local! {
-    /// Those of a pass's rows; kept so that no pass allocates.
-    static MOMENTS: Cell<Vec<Moments>> = const { Cell::new(Vec::new()) };
+impl Moments {
+    const NONE: Self = Self { sums: [0.0; LANES], mean: 0.0, scale: 1.0 };
 }
 
 /// A block of a row.
@@ -170,17 +181,16 @@ fn block<'a>(source: Source<'a>, row: usize, block: usize) -> &'a [f32; BLOCK] {
     &source.x.as_chunks::<BLOCK>().0[block * source.rows + row]
 }
 
-/// Mean and deviation of all rows, as their norm wants them. Blocks are the outer loop: rows of one block lie side by side.
+/// Mean and deviation of a group of rows, as their norm wants them. Blocks are the outer loop: rows of one block lie side by side.
 #[inline(always)]
-fn measure<S: Simd>(s: S, source: Source<'_>, moments: &mut Vec<Moments>) {
-    moments.clear();
-    moments.resize(source.rows, Moments { sums: [0.0; LANES], mean: 0.0, scale: 1.0 });
+fn measure<S: Simd>(s: S, source: Source<'_>, group: usize, moments: &mut [Moments; GROUP]) {
+    *moments = [Moments::NONE; GROUP];
     let Some(norm) = source.norm else { return };
-    let (width, blocks) = (source.width as f32, source.width.div_ceil(BLOCK));
-    let lines = source.x.as_chunks::<BLOCK>().0;
+    let width = source.width as f32;
+    let blocks = source.x.as_chunks::<BLOCK>().0.chunks_exact(source.rows).take(source.blocks());
     if norm.centred {
-        for block in lines.chunks_exact(source.rows).take(blocks) {
-            for (line, moments) in block.iter().zip(moments.iter_mut()) {
+        for block in blocks.clone() {
+            for (line, moments) in block[group * GROUP..].iter().zip(moments.iter_mut()) {
                 let (halves, _) = line.as_chunks::<LANES>();
                 let sum = s.add(s.load(&halves[0]), s.load(&halves[1]));
                 s.store(s.add(s.load(&moments.sums), sum), &mut moments.sums);
@@ -191,8 +201,8 @@ fn measure<S: Simd>(s: S, source: Source<'_>, moments: &mut Vec<Moments>) {
             moments.sums = [0.0; LANES];
         }
     }
-    for block in lines.chunks_exact(source.rows).take(blocks) {
-        for (line, moments) in block.iter().zip(moments.iter_mut()) {
+    for block in blocks {
+        for (line, moments) in block[group * GROUP..].iter().zip(moments.iter_mut()) {
             let mean = s.splat(moments.mean);
             let (halves, _) = line.as_chunks::<LANES>();
             let (a, b) = (s.sub(s.load(&halves[0]), mean), s.sub(s.load(&halves[1]), mean));
@@ -200,7 +210,7 @@ fn measure<S: Simd>(s: S, source: Source<'_>, moments: &mut Vec<Moments>) {
         }
     }
     // Numbers that only fill up the last block are zeros: each adds the square of the mean.
-    let surplus = (blocks * BLOCK - source.width) as f32;
+    let surplus = (source.blocks() * BLOCK - source.width) as f32;
     for moments in moments.iter_mut() {
         let squares = s.sum(s.load(&moments.sums)) - surplus * moments.mean * moments.mean;
         moments.scale = 1.0 / (squares / width + norm.eps).sqrt();
@@ -236,20 +246,23 @@ fn normed<S: Simd>(s: S, source: Source<'_>, (row, index): (usize, usize), momen
 }
 
 /// What happens to the outputs of a product, panel by panel.
-pub enum Finish<'a> {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finish {
     /// `out = W x + bias`
-    Bias(&'a [f32]),
+    Bias,
     /// `out = gelu(W x + bias)`
-    Gelu(&'a [f32]),
-    /// `out = silu(out) * (W x + bias)`: `out` holds the gate.
-    Swiglu(&'a [f32]),
+    Gelu,
+    /// `out = silu(out) (W x + bias)`: `out` holds the gate.
+    Swiglu,
     /// `out += scale (W x) + bias`
-    Residual(&'a [f32], &'a [f32]),
+    Residual,
 }
 
-/// Finishes a panel. `product`, `out`: `[rows][32]`; `panel`: its number, for scale and bias.
+/// Finishes a panel. `product`, `out`: `[rows][32]`.
 pub struct Finished<'a> {
-    pub how: &'a Finish<'a>,
+    pub how: Finish,
+    pub map: &'a Map,
+    /// Which of the map's.
     pub panel: usize,
     pub product: &'a [f32],
     pub out: &'a mut [f32],
@@ -262,20 +275,16 @@ impl Kernel for Finished<'_> {
     fn run<S: Simd>(self, s: S) {
         for half in 0..2 {
             let at = self.panel * OUTPUTS + half * LANES;
-            let (scale, bias) = match self.how {
-                Finish::Bias(bias) | Finish::Gelu(bias) | Finish::Swiglu(bias) => (&[][..], *bias),
-                Finish::Residual(scale, bias) => (*scale, *bias),
-            };
-            let scale = vector(s, scale, at, 1.0);
-            let bias = vector(s, bias, at, 0.0);
+            let scale = vector(s, &self.map.scale, at, 1.0);
+            let bias = vector(s, &self.map.bias, at, 0.0);
             let rows = self.product.as_chunks::<LANES>().0.iter().zip(self.out.as_chunks_mut::<LANES>().0);
             for (product, out) in rows.skip(half).step_by(2) {
                 let y = s.fma(s.load(product), scale, bias);
                 let y = match self.how {
-                    Finish::Bias(_) => y,
-                    Finish::Gelu(_) => gelu(s, y),
-                    Finish::Swiglu(_) => s.mul(silu(s, s.load(out)), y),
-                    Finish::Residual(..) => s.add(s.load(out), y),
+                    Finish::Bias => y,
+                    Finish::Gelu => gelu(s, y),
+                    Finish::Swiglu => s.mul(silu(s, s.load(out)), y),
+                    Finish::Residual => s.add(s.load(out), y),
                 };
                 s.store(y, out);
             }

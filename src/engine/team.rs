@@ -1,5 +1,6 @@
-//! Threads that work together on one pass. A parallel loop hands out chunks one by one, so a slow thread takes fewer; a thread
-//! that comes late to a loop misses it and nobody waits for it. Waiting threads spin for some microseconds, then sleep: on a
+//! Threads that work together on one pass. In a parallel loop each thread takes the chunks of its own segment one by one, the same in
+//! every pass, so that what it reads stays in its own caches; then it helps where chunks are left, so a slow thread does fewer. A
+//! thread that comes late to a loop misses it and nobody waits for it. Waiting threads spin for some microseconds, then sleep: on a
 //! loaded machine a spinning thread would only take time from the one that it waits for.
 #![allow(unsafe_code)]
 
@@ -20,13 +21,17 @@ struct Job {
     chunks: usize,
 }
 
+/// A counter on a cache line of its own.
+#[repr(align(64))]
+struct Next(AtomicUsize);
+
 struct Shared {
     /// Number of the loop, whether it is open, how many workers are inside.
     state: AtomicU64,
     /// Written only while the loop is closed and empty, read only by workers inside.
     job: std::cell::UnsafeCell<Option<Job>>,
-    /// The next chunk.
-    next: AtomicUsize,
+    /// By thread, the next chunk of its segment.
+    next: Vec<Next>,
     /// A body panicked.
     failed: AtomicBool,
     /// By worker: it sleeps, or is about to.
@@ -60,7 +65,7 @@ impl Team {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: std::cell::UnsafeCell::new(None),
-            next: AtomicUsize::new(0),
+            next: (0..=count).map(|_| Next(AtomicUsize::new(0))).collect(),
             failed: AtomicBool::new(false),
             asleep: (0..count).map(|_| AtomicBool::new(false)).collect(),
             leader_asleep: AtomicBool::new(false),
@@ -111,7 +116,9 @@ impl Team {
         debug_assert_eq!(before & (OPEN | (OPEN - 1)), 0, "no loop runs");
         // SAFETY: the loop is closed and nobody is inside.
         unsafe { *shared.job.get() = Some(Job { body, chunks }) };
-        shared.next.store(0, SeqCst);
+        for (segment, next) in shared.next.iter().enumerate() {
+            next.0.store(segment * chunks / shared.next.len(), SeqCst);
+        }
         let closing = Closing(shared);
         shared.state.store(before + 2 * OPEN + OPEN, SeqCst);
         for (asleep, worker) in shared.asleep.iter().zip(&self.workers) {
@@ -119,7 +126,7 @@ impl Team {
                 worker.thread().unpark();
             }
         }
-        chunks_of(shared, Job { body, chunks });
+        chunks_of(shared, Job { body, chunks }, 0);
         drop(closing);
         if shared.failed.swap(false, SeqCst) {
             panic!("a worker of the engine failed");
@@ -165,14 +172,19 @@ impl Drop for Closing<'_> {
     }
 }
 
-fn chunks_of(shared: &Shared, job: Job) {
-    loop {
-        let index = shared.next.fetch_add(1, SeqCst);
-        if index >= job.chunks {
-            return;
+/// The chunks of one's own segment, then what is left of the others'.
+fn chunks_of(shared: &Shared, job: Job, own: usize) {
+    let segments = shared.next.len();
+    for segment in (own..segments).chain(0..own) {
+        let end = (segment + 1) * job.chunks / segments;
+        loop {
+            let index = shared.next[segment].0.fetch_add(1, SeqCst);
+            if index >= end {
+                break;
+            }
+            // SAFETY: the caller is the leader in `run`, or a worker inside the loop; the body lives until both are done.
+            unsafe { (*job.body)(index) };
         }
-        // SAFETY: the caller is the leader in `run`, or a worker inside the loop; the body lives until both are done.
-        unsafe { (*job.body)(index) };
     }
 }
 
@@ -196,7 +208,8 @@ fn work(shared: &Shared, index: usize) {
             // The flag first, then another look: either this look sees the new loop, or the leader sees the flag.
             shared.asleep[index].store(true, SeqCst);
             let state = shared.state.load(SeqCst);
-            if !(state & OPEN != 0 && state / (2 * OPEN) != seen) && !shared.quit.load(SeqCst) {
+            let opened = state & OPEN != 0 && state / (2 * OPEN) != seen;
+            if !opened && !shared.quit.load(SeqCst) {
                 thread::park();
             }
             shared.asleep[index].store(false, SeqCst);
@@ -208,7 +221,7 @@ fn work(shared: &Shared, index: usize) {
         seen = state / (2 * OPEN);
         // SAFETY: this worker is inside an open loop, so the job is written and stays.
         if let Some(job) = unsafe { *shared.job.get() }
-            && std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| chunks_of(shared, job))).is_err()
+            && std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| chunks_of(shared, job, index + 1))).is_err()
         {
             shared.failed.store(true, SeqCst);
         }

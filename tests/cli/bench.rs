@@ -87,11 +87,12 @@ fn a_bench_that_can_not_be_is_refused() {
     };
     told("pass", &["--shape", "768"], "HIDDENxLAYERS,FEED_FORWARD,VOCAB");
     told("pass", &["--shape", "60x1,64,9"], "multiples of 64");
-    told("pass", &["--shape", "64x1,128,9", "--format", "q4_k"], "multiples of 256 for q4_k");
+    told("pass", &["--shape", "64x1,128,9", "--format", "q8_0,q4_k"], "multiples of 256 for q4_k");
     told("pass", &["--shape", "64x0,128,9"], "layers");
     told("pass", &["--format", "q2_0"], "one of f32, f16");
     told("pass", &["--isa", "avx3"], "portable");
     told("pass", &["--rows", "1,0"], "--rows: expected 1 to 1024, found 0");
+    told("pass", &["--depth", "99999999999"], "--depth");
     told("pass", &["--repeat", "0"], "--repeat");
     told("pass", &["models/tiny", "--format", "q8_0"], "--format");
     told("pass", &["models/none"], "models/none");

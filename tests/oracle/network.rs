@@ -7,8 +7,7 @@ use bd3::arch::ROTARY_BASE;
 use bd3::block::{Layout, attends, block_causal};
 use bd3::checkpoint::{Checkpoint, Config};
 use bd3::engine::{Engine, KeyValues, Options};
-use bd3::format::Stored;
-use bd3::format::safetensors::Tensors;
+use bd3::format::{Stored, safetensors::Tensors};
 use bd3::loss::{self, ScoreNoise, Terms};
 use bd3::model::dit::{View, sinusoids};
 use bd3::model::{Dit, Form, Rotary, ops};
@@ -392,7 +391,7 @@ pub fn decode(dir: &Path, path: &Path) -> Check {
 
 const PLAIN: Filter = Filter { temperature: 1.0, nucleus: Nucleus::Off };
 
-/// The network of an oracle folder, ready to decode.
+/// The same on the engine.
 pub fn decoder(dir: &Path, kind: Kind, block: usize) -> Result<Engine, String> {
     let model = network(dir, kind, block, &device())?;
     let parameters: HashMap<String, Vec<f32>> = model.parameters().map_err(|e| e.to_string())?.into_iter().collect();

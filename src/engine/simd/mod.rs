@@ -207,7 +207,7 @@ pub fn silu<S: Simd>(s: S, x: S::F) -> S::F {
 #[inline(always)]
 pub fn gelu<S: Simd>(s: S, x: S::F) -> S::F {
     let cube = s.mul(s.mul(x, x), x);
-    let u = s.mul(s.splat(-2.0 * 0.797_884_56), s.fma(cube, s.splat(0.044_715), x));
+    let u = s.mul(s.splat(-1.595_769_2), s.fma(cube, s.splat(0.044_715), x));
     s.div(x, s.add(s.splat(1.0), exp(s, u)))
 }
 

@@ -255,9 +255,9 @@ impl Simd for Portable {
         [0, 1].map(|half| {
             rows.each_ref().map(|row| {
                 let mut acc = [row.starts.six[half]; LANES];
-                for g in 0..4 {
+                for (g, low) in low.iter().enumerate() {
                     let upper = |i: usize| i32::from(high[half][i] >> (2 * g) & 3) << 4;
-                    let lower = |i: usize| i32::from(low[g][i] >> (4 * half) & 15);
+                    let lower = |i: usize| i32::from(low[i] >> (4 * half) & 15);
                     group(&mut acc, |i| upper(i) | lower(i), &row.bytes[half * 16 + g * 4..][..4]);
                 }
                 acc
