@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bd3::arch::{Arch, Objective};
 use bd3::data::{Folder, Packing, Shard, Split, Texts, Wrap};
-use bd3::likelihood::{Estimator, Likelihood, Measure, measure};
-use bd3::model::Dit;
+use bd3::engine::Options;
+use bd3::likelihood::{Estimator, Likelihood, Measure, Scorer, measure};
 use bd3::{Error, Result};
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
@@ -19,7 +20,7 @@ use crate::view;
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  bd3 eval runs/toy/model data/toy --block 1,4,16 --draws 4")]
 pub struct EvalArgs {
-    /// A model folder
+    /// A model folder, or a .gguf file
     model: PathBuf,
     /// A folder made by `bd3 data`, or texts: .txt and .jsonl, plain, gzip or zstd
     #[arg(value_name = "DATA", required = true)]
@@ -31,6 +32,9 @@ pub struct EvalArgs {
     /// How documents become rows: stream, documents, official, official-special
     #[arg(long, value_name = "NAME", default_value = "stream", help_heading = "Text")]
     wrap: String,
+    /// Tokens in a row, at most the training length, which is the default
+    #[arg(long, value_name = "N", help_heading = "Text")]
+    length: Option<usize>,
 
     /// Block sizes, parted by commas; default: the model's own
     #[arg(long, value_name = "N,...", value_delimiter = ',', help_heading = "Measure")]
@@ -44,14 +48,26 @@ pub struct EvalArgs {
     /// Seed of the draws
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Measure")]
     seed: u64,
-    /// Rows in one forward evaluation; the figures do not depend on it
-    #[arg(long, value_name = "N", default_value_t = 8, help_heading = "Measure")]
-    batch: usize,
+    /// Rows of text side by side; the figures do not depend on it; default: as many as make a pass efficient
+    #[arg(long, value_name = "N", help_heading = "Measure")]
+    batch: Option<usize>,
+
+    /// f32 throughout: no quantised activations, no half-precision cache
+    #[arg(long, help_heading = "Engine")]
+    exact: bool,
+    /// Threads; default: one for each core
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Engine")]
+    threads: usize,
 
     /// One JSON object instead of a table
     #[arg(long, help_heading = "Output")]
     json: bool,
 }
+
+/// Open rows of a pass that make it efficient: the weights are read once for all of them.
+const PASS_ROWS: usize = 64;
+/// Rows of text side by side, at most: each has a cache of its own.
+const MOST_LANES: usize = 16;
 
 /// See [`Split`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -81,26 +97,72 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let wrap = Wrap::named(&args.wrap)?;
     let model = model::open(Some(&args.model))?;
     let arch = &model.checkpoint.arch;
-    let blocks = if args.block.is_empty() { vec![arch.block] } else { args.block.clone() };
+    let (length, blocks) = (args.length(arch)?, args.blocks(arch));
     for &block in &blocks {
-        bd3::block::Layout::new(arch.length, block)?;
+        bd3::block::Layout::new(length, block)?;
         arch.check_block(block)?;
         model.note_untrained(block);
     }
     let shard = Arc::new(shard(args, &model)?);
-    let text = Packing::new(shard, wrap, arch.length, model.tokenizer.special())?;
-    if text.rows() == 0 {
-        let expected = format!("at least one row of {} tokens", arch.length);
-        return Err(Error::value("DATA", expected, format!("{} tokens", text.shard().len())).into());
+    let text = Packing::new(shard, wrap, length, model.tokenizer.special())?;
+    match text.rows() {
+        0 => {
+            let expected = format!("a text that fills a row of {length} tokens (--length makes rows shorter)");
+            return Err(Error::value("DATA", expected, format!("{} tokens", text.shard().len())).into());
+        }
+        1 => {
+            note!("note: one row of {length} tokens holds the text, so no standard error (--length makes rows shorter)")
+        }
+        _ => {}
     }
-    let network = model.checkpoint.model(&Device::flex())?;
-    let rows = blocks.iter().map(|&block| row(args, &network, &text, (block, wrap))).collect::<Result<Vec<Row>>>()?;
+    let measure_all = |scorer: &dyn Fn(usize) -> Result<Likelihood>| {
+        let bits = |found: &Likelihood| bits_per_byte(found, &text, wrap);
+        let row = |&block: &usize| scorer(block).map(|found| Row { block, bits_per_byte: bits(&found), found });
+        blocks.iter().map(row).collect::<Result<Vec<Row>>>()
+    };
+    let rows = if arch.objective == Objective::Score {
+        args.refuse_engine_flags()?;
+        let network = model.checkpoint.model(&Device::flex())?;
+        measure_all(&|block| likelihood(args, &network, &text, block))?
+    } else {
+        let engine = model.checkpoint.engine(Options { exact: args.exact, threads: args.threads, isa: None })?;
+        measure_all(&|block| likelihood(args, &engine, &text, block))?
+    };
     if args.json {
         let rows: Vec<Value> = rows.iter().map(object).collect();
         return Ok(view::print_json(&json!({"model": model.name, "data": names(&args.data), "rows": rows}))?);
     }
     let header = "block  kind       nats    stderr  perplexity  bits/byte     tokens  draws\n";
     Ok(view::print(&rows.iter().map(line).fold(header.to_string(), |table, line| table + &line))?)
+}
+
+impl EvalArgs {
+    /// Tokens in a row.
+    fn length(&self, arch: &Arch) -> Result<usize> {
+        match self.length {
+            None => Ok(arch.length),
+            Some(length) if (2..=arch.length).contains(&length) => Ok(length),
+            Some(length) => {
+                let expected = format!("2 to {} (the training length)", arch.length);
+                Err(Error::value("--length", expected, length.to_string()))
+            }
+        }
+    }
+
+    fn blocks(&self, arch: &Arch) -> Vec<usize> {
+        if self.block.is_empty() { vec![arch.block] } else { self.block.clone() }
+    }
+
+    /// The network alone knows score entropy.
+    fn refuse_engine_flags(&self) -> Result<()> {
+        for (name, given) in [("--exact", self.exact), ("--threads", self.threads > 0)] {
+            if given {
+                let expected = "a model that the engine runs";
+                return Err(Error::value(name, expected, "a score-entropy model, which runs in f32 on all cores"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The text as a shard: one that is there, or documents encoded now.
@@ -137,24 +199,30 @@ fn shard(args: &EvalArgs, model: &Model) -> Result<Shard> {
     Shard::in_memory(&name, tokenizer.vocab_size(), documents.into_iter())
 }
 
-fn row(args: &EvalArgs, network: &Dit, text: &Packing, (block, wrap): (usize, Wrap)) -> Result<Row> {
+fn likelihood(args: &EvalArgs, scorer: &impl Scorer, text: &Packing, block: usize) -> Result<Likelihood> {
     let estimator = match args.estimator {
         EstimatorName::Subset => Estimator::Subset,
         EstimatorName::Official => Estimator::Official,
     };
-    let how = Measure { block, draws: args.draws, estimator, batch: args.batch, seed: args.seed };
+    let batch = args.batch.unwrap_or_else(|| (PASS_ROWS / block).clamp(1, MOST_LANES));
+    let how = Measure { block, draws: args.draws, estimator, batch, seed: args.seed };
     let bar = ProgressBar::new(text.rows() as u64);
     let style = ProgressStyle::with_template("block {msg} {bar:30} {pos}/{len} rows, {eta} left");
     bar.set_style(style.map_err(|e| Error::Run(e.to_string()))?);
     bar.set_message(block.to_string());
-    let found = measure(network, text, 0..text.rows(), &how, |done| {
+    let found = measure(scorer, text, 0..text.rows(), &how, |done| {
         bar.set_position(done as u64);
         true
     })?;
     bar.finish_and_clear();
+    Ok(found)
+}
+
+/// Absent where the wrapping drops text.
+fn bits_per_byte(found: &Likelihood, text: &Packing, wrap: Wrap) -> Option<f64> {
     let bytes = (0..text.shard().documents()).map(|document| text.shard().document_bytes(document)).sum();
     let whole = !matches!(wrap, Wrap::Official { .. });
-    Ok(Row { block, bits_per_byte: whole.then(|| found.bits_per_byte(bytes)), found })
+    whole.then(|| found.bits_per_byte(bytes))
 }
 
 fn kind(found: &Likelihood) -> &'static str {

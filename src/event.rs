@@ -62,7 +62,7 @@ pub enum Event {
         /// Its ids as they are now.
         ids: Vec<u32>,
     },
-    /// Positions of the open block changed in one pass.
+    /// Positions of the open block changed in one pass; none in a pass that only stored a piece of a long prompt.
     Edited {
         /// The pass that led to it.
         pass: u64,

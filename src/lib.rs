@@ -26,10 +26,8 @@ pub mod model;
 pub mod engine;
 
 pub mod checkpoint;
-#[cfg(feature = "train")]
 pub mod loss;
 
-#[cfg(feature = "train")]
 pub mod likelihood;
 pub mod sample;
 #[cfg(feature = "train")]

@@ -1,5 +1,6 @@
 //! A denoiser whose answers are scripted, so that decoding is tested without any weights, and no machine's last bits decide.
-//! It holds the sampler to the contract of a pass: whole blocks are stored in order, directly before the open one.
+//! It holds the sampler to the contract of a pass: whole blocks are stored in order, directly before the open one; only a long
+//! prompt's pieces are stored without one.
 
 use std::cell::Cell;
 
@@ -52,11 +53,16 @@ pub struct Scripted<F> {
     pub most_seen: usize,
     /// Lanes answered so far, over all passes.
     pub lanes: Cell<u64>,
+    /// Ids stored so far, over all lanes.
+    pub stored: Cell<usize>,
 }
+
+/// Ids that a pass stores, at most, or one block.
+pub const PIECE: usize = 256;
 
 impl<F: Fn(&[u32], &[u32], &Query) -> Result<Proposal>> Scripted<F> {
     pub fn new(mask_id: u32, answer: F) -> Self {
-        Self { mask_id, answer, most_seen: usize::MAX, lanes: Cell::new(0) }
+        Self { mask_id, answer, most_seen: usize::MAX, lanes: Cell::new(0), stored: Cell::new(0) }
     }
 }
 
@@ -77,8 +83,14 @@ impl<F: Fn(&[u32], &[u32], &Query) -> Result<Proposal>> Denoiser for Scripted<F>
             self.lanes.set(self.lanes.get() + 1);
             assert_eq!(lane.store.len() % lane.cache.block, 0, "stored a part of a block");
             assert!(!lane.store.contains(&self.mask_id), "stored a mask");
-            assert_eq!(lane.open.len(), lane.cache.block, "opened a part of a block");
-            assert!(!lane.ask.rows.is_empty(), "asked for nothing");
+            assert!(lane.store.len() <= PIECE.max(lane.cache.block), "stored too much at once");
+            if lane.open.is_empty() {
+                assert!(!lane.store.is_empty(), "a pass for nothing");
+            } else {
+                assert_eq!(lane.open.len(), lane.cache.block, "opened a part of a block");
+            }
+            assert_eq!(lane.ask.rows.is_empty(), lane.open.is_empty(), "asked for nothing");
+            self.stored.set(self.stored.get() + lane.store.len());
             lane.cache.ids.extend(lane.store);
             assert!(lane.cache.ids.len() + lane.open.len() <= self.most_seen, "saw more than the window");
             let rows = 0..lane.ask.rows.len();

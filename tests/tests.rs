@@ -12,8 +12,11 @@ mod gguf;
 mod hostile;
 #[cfg(feature = "train")]
 mod laws;
+#[cfg(feature = "train")]
+mod likelihood;
 mod noise;
 mod oracle;
+mod prompts;
 mod real;
 mod sampling;
 mod scripted;

@@ -159,12 +159,14 @@ impl Packing {
         if length <= frame.tokens() {
             return Err(Error::value("length", format!("more than {} tokens", frame.tokens()), length.to_string()));
         }
-        let needed = |name: &str, id: Option<u32>, needed: bool| match id {
-            None if needed => Err(Error::value(name, format!("a {name} id in the tokenizer"), "none")),
+        let needed = |name: &str, id: Option<u32>, needed: bool, what: &str| match id {
+            None if needed => Err(Error::value(name, format!("a {name} id in the tokenizer, {what}"), "none")),
             id => Ok(id.unwrap_or(special.mask)),
         };
-        let eos = needed("eos", special.eos, wrap.between() == Between::Eos || frame == Frame::BosEos)?;
-        let bos = needed("bos", special.bos, frame != Frame::Nothing)?;
+        let ends = wrap.between() == Between::Eos || frame == Frame::BosEos;
+        let eos = needed("eos", special.eos, ends, "to end every document")?;
+        let what = "to begin every row (the wrap `official` needs none)";
+        let bos = needed("bos", special.bos, frame != Frame::Nothing, what)?;
         let ids = Ids { bos, eos, fill: special.pad.unwrap_or(eos) };
         let mut packing = Self { shard, wrap, length, ids, rows_before: vec![0] };
         let room = length - frame.tokens();

@@ -1,6 +1,6 @@
 //! The sampler: a state that is stepped once per pass. [`step`] is how text is made: plan -> pass -> decide -> emit, for any
-//! number of samples side by side. A sample depends on its own seed only, never on its company. No pass is spent on storing
-//! alone: finished ids ride in front of the next open block.
+//! number of samples side by side. A sample depends on its own seed only, never on its company. Finished ids ride in front of the
+//! next open block, so that no pass is spent on storing alone, but for a long prompt: that is stored in pieces.
 
 use crate::error::{Error, Result};
 use crate::event::{Edit, EditKind, Event, Reason, Sink};
@@ -37,9 +37,15 @@ pub struct Sampler<C> {
     rng: Rng,
     clock: Clock,
     ask: Ask,
+    /// Absolute position up to which the next pass stores; before the open block where it stores a piece and no more.
+    until: usize,
     passes: u64,
     status: Status,
 }
+
+/// Ids that are stored in one pass, at most, or one block. More would not make the products faster, and a sink is heard between
+/// two pieces.
+const PIECE: usize = 256;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Status {
@@ -87,19 +93,36 @@ pub fn run<D: Denoiser, S: Sink>(model: &D, sampler: &mut Sampler<D::Cache>, mut
     Ok(())
 }
 
+impl SampleOptions {
+    /// Leaves behind what a window does not show beside the next block; true where that is anything.
+    fn narrow(&self, canvas: &mut Canvas) -> bool {
+        let Self { window, block, train_length, .. } = *self;
+        let narrow = window != Window::Grow && canvas.next_start() - canvas.base() + block > train_length;
+        if narrow {
+            canvas.restart(window.keep(block, train_length));
+        }
+        narrow
+    }
+
+    /// What a cache may keep of the ids that stand before the first block. A next-token model answers from the last id that it
+    /// stores, so that at block size 1 the last one is stored in any case.
+    fn kept<'a>(&self, canvas: &'a Canvas) -> &'a [u32] {
+        let ids = &canvas.text()[canvas.base()..canvas.next_start()];
+        if self.block == 1 { &ids[..ids.len().saturating_sub(1)] } else { ids }
+    }
+}
+
 impl<C: Cache> Sampler<C> {
-    /// A sample that continues `prompt` (bos first; mask ids in it are gaps to be filled). `cache` must be empty and belong to
-    /// the model and block size.
+    /// A sample that continues `prompt` (bos first; mask ids in it are gaps to be filled). `cache` must belong to the model and
+    /// block size; what it holds of the prompt's beginning (it may come from another sample's [`Sampler::into_cache`]) is not
+    /// stored again.
     ///
     /// # Errors
-    /// When the prompt does not start with a token, the cache is not empty, or an option is out of range.
-    pub fn new(options: SampleOptions, prompt: &[u32], mask_id: u32, cache: C, rng: Rng) -> Result<Self> {
+    /// When the prompt does not start with a token, or an option is out of range.
+    pub fn new(options: SampleOptions, prompt: &[u32], mask_id: u32, mut cache: C, rng: Rng) -> Result<Self> {
         if prompt.first().is_none_or(|&bos| bos == mask_id) {
             let found = if prompt.is_empty() { "no token" } else { "the mask" };
             return Err(Error::value("prompt", "a first token (beginning of text)", found));
-        }
-        if cache.end() != 0 {
-            return Err(Error::value("cache", "an empty one", format!("{} stored ids", cache.end())));
         }
         options.rule.check()?;
         options.filter.check()?;
@@ -111,9 +134,11 @@ impl<C: Cache> Sampler<C> {
         let length = length
             .ok_or_else(|| Error::value("new tokens", "a number that memory can hold", options.max_new.to_string()))?;
         options.window.check(options.block, options.train_length, (length, gaps))?;
-        let canvas = Canvas::new(prompt, options.block, mask_id);
+        let mut canvas = Canvas::new(prompt, options.block, mask_id);
+        options.narrow(&mut canvas);
+        cache.keep_equal(options.kept(&canvas));
         let ask = Ask { rows: Vec::new(), uniforms: Vec::new(), filter: options.filter, alternatives: 0 };
-        Ok(Self { options, canvas, cache, rng, clock: Clock::new(0), ask, passes: 0, status: Status::New })
+        Ok(Self { options, canvas, cache, rng, clock: Clock::new(0), ask, until: 0, passes: 0, status: Status::New })
     }
 
     /// Decides what the next pass is asked, once per pass. Afterwards the sampler has a [`Sampler::lane`] or is done.
@@ -127,11 +152,19 @@ impl<C: Cache> Sampler<C> {
         if self.reason().is_some() {
             return;
         }
-        let masked = self.canvas.masked();
-        self.ask.rows = self.options.rule.rows(&masked, &mut self.clock, &mut self.rng);
-        self.ask.uniforms = self.ask.rows.iter().map(|_| self.rng.uniform()).collect();
-        let fresh = self.unstored() + self.options.block;
         let SampleOptions { window, block, train_length, .. } = self.options;
+        let stored = self.canvas.base() + self.cache.end();
+        let unstored = self.canvas.start() - stored;
+        let piece = (PIECE / block).max(1) * block;
+        self.ask.rows.clear();
+        self.ask.uniforms.clear();
+        let mut fresh = piece;
+        if unstored <= piece {
+            self.ask.rows = self.options.rule.rows(&self.canvas.masked(), &mut self.clock, &mut self.rng);
+            self.ask.uniforms.extend(self.ask.rows.iter().map(|_| self.rng.uniform()));
+            fresh = unstored + block;
+        }
+        self.until = stored + piece.min(unstored);
         let oldest = window.drop((self.cache.held(), fresh), block, train_length);
         if oldest > 0 {
             self.cache.drop_oldest(oldest);
@@ -141,8 +174,9 @@ impl<C: Cache> Sampler<C> {
     /// The lane of the next pass, as planned.
     pub fn lane(&mut self) -> Lane<'_, C> {
         let stored = self.canvas.base() + self.cache.end();
-        let store = &self.canvas.text()[stored..self.canvas.start()];
-        Lane { cache: &mut self.cache, store, open: self.canvas.open(), ask: &self.ask }
+        let store = &self.canvas.text()[stored..self.until];
+        let open = if self.asks() { self.canvas.open() } else { &[] };
+        Lane { cache: &mut self.cache, store, open, ask: &self.ask }
     }
 
     /// Takes the answer of a pass: decides, edits, commits.
@@ -153,6 +187,10 @@ impl<C: Cache> Sampler<C> {
         self.passes += 1;
         if !proposals.iter().map(|proposal| proposal.row).eq(self.ask.rows.iter().copied()) {
             return Err(Error::Run("the model answered other rows than it was asked for".into()));
+        }
+        if !self.asks() {
+            self.emit(&Event::Edited { pass: self.passes, edits: Vec::new() }, sink);
+            return Ok(());
         }
         let accepted = self.options.rule.accept(proposals, &mut self.clock);
         let mut edits = Vec::with_capacity(accepted.len());
@@ -186,6 +224,11 @@ impl<C: Cache> Sampler<C> {
     /// Keys and values as the last pass left them.
     pub fn cache(&self) -> &C {
         &self.cache
+    }
+
+    /// The same, for a later sample: see [`Sampler::new`].
+    pub fn into_cache(self) -> C {
+        self.cache
     }
 
     /// The text so far: the prompt and what is committed after it, cut to the length asked for.
@@ -229,16 +272,8 @@ impl<C: Cache> Sampler<C> {
     }
 
     fn open_next(&mut self, sink: &mut impl Sink) {
-        let SampleOptions { window, block, train_length, .. } = self.options;
-        let end = self.canvas.next_start() - self.canvas.base() + block;
-        // A sliding window only restarts on a prompt that is too long to begin with; later it drops what is oldest.
-        let restart = match window {
-            Window::Grow => false,
-            Window::Slide => end > train_length && self.cache.end() == 0,
-            Window::Recompute => end > train_length,
-        };
-        if restart {
-            self.canvas.restart(window.keep(block, train_length));
+        // A sliding window restarts on a prompt alone; later it drops what is oldest.
+        if self.options.window == Window::Recompute && self.options.narrow(&mut self.canvas) {
             self.cache.truncate(0);
         }
         self.canvas.open_next();
@@ -259,9 +294,9 @@ impl<C: Cache> Sampler<C> {
         }
     }
 
-    /// How many committed ids the next pass stores.
-    fn unstored(&self) -> usize {
-        self.canvas.start() - self.canvas.base() - self.cache.end()
+    /// Does the planned pass score the open block, or only store?
+    fn asks(&self) -> bool {
+        self.until == self.canvas.start()
     }
 
     /// The length of the whole text asked for.

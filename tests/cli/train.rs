@@ -203,8 +203,34 @@ fn eval_gives_a_row_for_each_block_whatever_the_batch() {
     assert_eq!(table.lines().count(), 4, "{table}");
     let official = json(&[&common[..], &["--json", "--draws", "2", "--estimator", "official"]].concat());
     assert_eq!(official["rows"][0], rows[0], "block size 1 is exact whatever the estimator");
+    let near = |a: &Value, b: &Value, tolerance: f64| {
+        let nats = |rows: &Value| rows["rows"][1]["nats"].as_f64().unwrap();
+        assert!((nats(a) - nats(b)).abs() < tolerance, "{} {}", nats(a), nats(b));
+    };
+    let exact = json(&[&common[..], &["--json", "--draws", "2", "--exact", "--threads", "1"]].concat());
+    near(&object, &exact, 0.02);
+    let short = json(&[&common[..5], &["--block", "4,16", "--length", "16", "--json"]].concat());
+    assert_eq!(short["rows"][1]["tokens"], rows[1]["tokens"], "shorter rows predict as many tokens");
+    for (length, found) in [("1", "found 1"), ("33", "found 33")] {
+        refused(&["eval", &model, &data, "--length", length], &["--length", "2 to 32 (the training length)", found]);
+    }
+    refused(&["eval", &model, &data, "--length", "16", "--block", "32"], &["--block", "16", "32"]);
     refused(&["eval", &model, &data, "--block", "5"], &["--block", "32", "5"]);
     refused(&["eval", &model, "no-such.txt"], &["no-such.txt"]);
+}
+
+/// Score entropy is the network's, which runs in f32 on all cores anyway.
+#[test]
+fn eval_measures_score_entropy_without_the_engine() {
+    let (_dir, recipe, dir) = place();
+    let settings = ["--set", "model.objective=score", "--set", "blocks.sizes=[{ size = 32 }]"];
+    out(&[&["train", &recipe, "--out", &dir][..], &settings].concat());
+    let (model, data) = (format!("{dir}/model"), format!("{dir}/toy-60-bytes-seed-0"));
+    let common = ["eval", &model, &data, "--split", "valid"];
+    let object = json(&[&common[..], &["--json"]].concat());
+    assert!(object["rows"][0]["kind"] == "bound" && object["rows"][0]["nats"].as_f64().unwrap() > 0.0);
+    refused(&[&common[..], &["--exact"]].concat(), &["--exact", "score-entropy"]);
+    refused(&[&common[..], &["--threads", "1"]].concat(), &["--threads", "score-entropy"]);
 }
 
 #[test]

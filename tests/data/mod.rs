@@ -68,6 +68,19 @@ fn official_wrapping_equals_group_texts() {
 }
 
 #[test]
+fn a_tokenizer_that_cannot_frame_rows_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let shard = shard(dir.path(), &[vec![1, 2, 3]]);
+    let pack = |wrap, special| Packing::new(shard.clone(), wrap, 4, special).map(|_| ()).map_err(|e| e.to_string());
+    let (no_bos, no_eos) = (Special { bos: None, ..SPECIAL }, Special { eos: None, ..SPECIAL });
+    let error = pack(Wrap::Stream, no_bos).unwrap_err();
+    assert!(error.starts_with("bos") && error.contains("begin every row") && error.contains("official"), "{error}");
+    let error = pack(Wrap::Stream, no_eos).unwrap_err();
+    assert!(error.starts_with("eos") && error.contains("end every document"), "{error}");
+    assert!(pack(Wrap::named("official").unwrap(), no_bos).is_ok());
+}
+
+#[test]
 fn the_official_remainder_is_dropped_per_thousand_documents() {
     let dir = tempfile::tempdir().unwrap();
     let documents: Vec<Vec<u32>> = (0..2001).map(|i| vec![i % 90]).collect();

@@ -1,14 +1,18 @@
 //! How likely a text is: the bound of a block diffusion model at any block size, or the exact value where there is one, with
-//! its standard error over rows. Every draw is seeded by its row, so that a figure does not depend on the batch size.
+//! its standard error over rows. Every draw is seeded by its row, so that a figure does not depend on the batch size. Who scores a
+//! noised text is a [`Scorer`]: the trainable network, or the engine.
+
+mod engine;
+#[cfg(feature = "train")]
+mod network;
 
 use std::ops::Range;
 
-use crate::arch::Objective;
+use crate::arch::{Arch, Objective};
 use crate::block::Layout;
 use crate::data::{Batch, Packing};
 use crate::error::{Error, Result};
-use crate::loss::{self, ScoreNoise, Terms};
-use crate::model::{Dit, dit::View, ops};
+use crate::loss::Terms;
 use crate::noise::{Clip, draw_subset, row_times};
 use crate::rng::Rng;
 
@@ -30,7 +34,7 @@ pub struct Measure {
     pub draws: usize,
     /// The estimator.
     pub estimator: Estimator,
-    /// Rows in one forward evaluation.
+    /// Rows side by side.
     pub batch: usize,
     /// Seed of the draws.
     pub seed: u64,
@@ -88,16 +92,63 @@ impl Likelihood {
     }
 }
 
+/// One draw of noise over a batch.
+#[derive(Clone, Debug)]
+pub struct Noised {
+    /// The text with masks in it, `[rows * length]`. Positions beyond a row's valid length are masked.
+    pub xt: Vec<u32>,
+    /// The masked positions that count, each with its weight.
+    pub terms: Terms,
+}
+
+/// One noise level for each row of a batch, as score entropy has it.
+#[derive(Clone, Debug)]
+pub struct Levels {
+    /// As [`Noised::xt`].
+    pub xt: Vec<u32>,
+    /// By row.
+    pub t: Vec<f64>,
+}
+
+/// What scores a text. Every answer is in nats, by row: a sum over the row's tokens.
+pub trait Scorer {
+    /// The model's description.
+    fn arch(&self) -> &Arch;
+
+    /// Each valid token given all before it, of a next-token model.
+    ///
+    /// # Errors
+    /// When the model fails.
+    fn next_token(&self, batch: &Batch) -> Result<Vec<f64>>;
+
+    /// The weighted terms of each draw, summed over the draws, of masked diffusion: a noised block sees itself and the clean
+    /// blocks before it.
+    ///
+    /// # Errors
+    /// When the model fails.
+    fn masked(&self, batch: &Batch, layout: Layout, draws: &[Noised]) -> Result<Vec<f64>>;
+
+    /// Score entropy at these noise levels.
+    ///
+    /// # Errors
+    /// When the model fails.
+    fn score_entropy(&self, batch: &Batch, levels: &Levels) -> Result<Vec<f64>>;
+}
+
 /// Measures rows of a text. `progress` hears how many rows are done, and stops the measurement by `false`: then what was measured
 /// so far is the result.
+///
+/// # Errors
+/// A block size that the model or the rows do not have; no draw or no row at a time; a text with the mask in it; when the model
+/// fails.
 pub fn measure(
-    model: &Dit,
+    model: &impl Scorer,
     text: &Packing,
     rows: Range<usize>,
     how: &Measure,
     mut progress: impl FnMut(usize) -> bool,
 ) -> Result<Likelihood> {
-    let arch = &model.arch;
+    let arch = model.arch();
     let layout = Layout::new(text.length(), how.block)?;
     arch.check_block(how.block)?;
     let exact = arch.objective == Objective::NextToken || (arch.objective == Objective::Masked && how.block == 1);
@@ -117,17 +168,26 @@ pub fn measure(
             let expected = "a text without the mask, which is never predicted";
             return Err(Error::value("text", expected, format!("the mask in row {}", start + row)));
         }
-        let mut sums: Vec<RowNats> =
-            batch.valid.iter().map(|&valid| RowNats { nats: 0.0, tokens: valid.saturating_sub(1) }).collect();
-        for draw in 0..draws {
-            let nats = match arch.objective {
-                Objective::NextToken => next_token(model, &batch)?,
-                Objective::Masked => masked(model, &batch, layout, how, |row| generator(how.seed, start + row, draw))?,
-                Objective::Score => score(model, &batch, |row| generator(how.seed, start + row, draw))?,
-            };
-            sums.iter_mut().zip(nats).for_each(|(sum, nats)| sum.nats += nats / draws as f64);
-        }
-        result.rows.extend(sums);
+        let generator = |row, draw| generator(how.seed, start + row, draw);
+        let nats = match arch.objective {
+            Objective::NextToken => model.next_token(&batch)?,
+            Objective::Masked => {
+                let draw = |draw| noised(&batch, arch.mask, layout, how.estimator, |row| generator(row, draw));
+                model.masked(&batch, layout, &(0..draws).map(draw).collect::<Vec<_>>())?
+            }
+            Objective::Score => {
+                let mut sums = vec![0.0; batch.rows];
+                for draw in 0..draws {
+                    let nats = model.score_entropy(&batch, &levels(&batch, arch.mask, |row| generator(row, draw)))?;
+                    sums.iter_mut().zip(nats).for_each(|(sum, nats)| *sum += nats);
+                }
+                sums
+            }
+        };
+        let found = nats.iter().zip(&batch.valid);
+        let row =
+            |(nats, &valid): (&f64, &usize)| RowNats { nats: nats / draws as f64, tokens: valid.saturating_sub(1) };
+        result.rows.extend(found.map(row));
         start = end;
         if !progress(result.rows.len()) {
             break;
@@ -140,16 +200,10 @@ fn generator(seed: u64, row: usize, draw: usize) -> Rng {
     Rng::new(seed).split_at("likelihood", row as u64).split_at("draw", draw as u64)
 }
 
-/// The bound of each row for one draw of noise. Positions beyond a row's valid length stay masked and are not counted, which
-/// leaves a bound of what is there.
-fn masked(
-    model: &Dit,
-    batch: &Batch,
-    layout: Layout,
-    how: &Measure,
-    generator: impl Fn(usize) -> Rng,
-) -> Result<Vec<f64>> {
-    let (mask, length) = (model.arch.mask, layout.length);
+/// One draw of noise. Positions beyond a row's valid length stay masked and are not counted, which leaves a bound of what is
+/// there.
+fn noised(batch: &Batch, mask: u32, layout: Layout, estimator: Estimator, generator: impl Fn(usize) -> Rng) -> Noised {
+    let length = layout.length;
     let mut xt = batch.ids.clone();
     let mut weights = vec![0.0; xt.len()];
     for (row, &valid) in batch.valid.iter().enumerate() {
@@ -160,17 +214,16 @@ fn masked(
             weights[at + position] = weight;
         };
         let mut rng = generator(row);
-        match how.estimator {
+        match estimator {
             // At block size 1 the one subset is the block, which is exact.
             _ if layout.size == 1 => hide_subsets(layout, valid, &mut rng, &mut hide),
             Estimator::Subset => hide_subsets(layout, valid, &mut rng, &mut hide),
             Estimator::Official => hide_by_level(layout, valid, &mut rng, &mut hide),
         }
     }
-    let stream = model.paired(&xt, &batch.ids, &View::plain(batch.rows, layout.size))?;
     let mut terms = Terms::masked(&batch.ids, &xt, mask, length, |i| weights[i]);
     terms.retain_weighted();
-    by_row(model, stream, &terms, batch.rows, length)
+    Noised { xt, terms }
 }
 
 /// One subset per block.
@@ -196,47 +249,24 @@ fn hide_by_level(layout: Layout, valid: usize, rng: &mut Rng, hide: &mut impl Fn
     }
 }
 
-fn next_token(model: &Dit, batch: &Batch) -> Result<Vec<f64>> {
+/// One noise level per row, loglinear.
+fn levels(batch: &Batch, mask: u32, generator: impl Fn(usize) -> Rng) -> Levels {
     let length = batch.length;
-    let inputs: Vec<u32> = batch.ids.chunks(length).flat_map(|row| &row[..length - 1]).copied().collect();
-    let stream = model.single(&inputs, &View::plain(batch.rows, 1))?;
-    let mut terms = Terms::next_token(&batch.ids, length);
-    for (row, &valid) in batch.valid.iter().enumerate() {
-        let at = row * (length - 1);
-        terms.weights[at + valid - 1..at + length - 1].fill(0.0);
-    }
-    terms.retain_weighted();
-    by_row(model, stream, &terms, batch.rows, length - 1)
-}
-
-/// SEDD's bound (Lou et al. 2024): one t per row.
-fn score(model: &Dit, batch: &Batch, generator: impl Fn(usize) -> Rng) -> Result<Vec<f64>> {
-    let (mask, length) = (model.arch.mask, batch.length);
-    let mut xt = batch.ids.clone();
-    let (mut sigmas, mut noise) = (Vec::new(), Vec::new());
+    let mut levels = Levels { xt: batch.ids.clone(), t: Vec::with_capacity(batch.rows) };
     for (row, &valid) in batch.valid.iter().enumerate() {
         let mut rng = generator(row);
         let t = row_times(1, Clip::FULL, &mut rng)[0];
         for position in 1..length {
             if position >= valid || rng.uniform() <= t {
-                xt[row * length + position] = mask;
+                levels.xt[row * length + position] = mask;
             }
         }
-        let level = ScoreNoise::at(t);
-        sigmas.push(level.sigma as f32);
-        noise.extend(std::iter::repeat_n(level, length));
+        levels.t.push(t);
     }
-    let view = View { sigma: Some(&sigmas), ..View::plain(batch.rows, length) };
-    let scores = loss::log_score(model.logits(model.single(&xt, &view)?), &xt, &noise);
-    let entropy = ops::to_vec(loss::score_entropy(scores, &batch.ids, &xt, mask, &noise))?;
-    let rows = entropy.chunks(length).zip(&batch.valid);
-    Ok(rows.map(|(row, &valid)| row[1..valid].iter().map(|&x| f64::from(x)).sum()).collect())
+    levels
 }
 
-fn by_row(model: &Dit, stream: burn::tensor::Tensor<2>, terms: &Terms, rows: usize, length: usize) -> Result<Vec<f64>> {
-    if terms.is_empty() {
-        return Ok(vec![0.0; rows]);
-    }
-    let (_, nll) = loss::cross_entropy(model, stream, terms, 1.0)?;
-    Ok(terms.per_position(&nll, rows * length).chunks(length).map(|row| row.iter().sum()).collect())
+/// Weighted nats of the terms, by row.
+fn by_row(terms: &Terms, nll: &[f64], rows: usize, length: usize) -> Vec<f64> {
+    terms.per_position(nll, rows * length).chunks(length).map(|row| row.iter().sum()).collect()
 }

@@ -2,13 +2,15 @@
 //!
 //! A batch asks the network for a list of [`Terms`]: rows of a stream, the token each should have predicted, and a weight.
 //! Logits are computed for those rows alone. The bound of masked diffusion (SUBS), the exact likelihood at block size 1, the
-//! next-token loss and the loss on visible tokens differ in the list, not in the code. Score entropy (SEDD) is at the end.
+//! next-token loss and the loss on visible tokens differ in the list, not in the code. What asks the trainable network, and score entropy (SEDD), is in `network`.
 
-use burn::tensor::{Int, Tensor, TensorData};
+#[cfg(feature = "train")]
+mod network;
 
-use crate::error::Result;
-use crate::model::{Dit, ops};
-use crate::noise::sigma;
+use crate::engine::simd::{Isa, Kernel, LANES, Simd, exp};
+
+#[cfg(feature = "train")]
+pub use network::{ScoreNoise, cross_entropy, log_score, score_entropy};
 
 /// What a batch asks of the network: `loss = sum weight * -log p(target | row) / denominator`.
 #[derive(Clone, Debug, Default)]
@@ -89,16 +91,48 @@ impl Terms {
     }
 }
 
-/// The loss as a differentiable scalar `[1, 1]`, and `-log p(target)` of every term in nats.
-pub fn cross_entropy(model: &Dit, stream: Tensor<2>, terms: &Terms, denominator: f64) -> Result<(Tensor<2>, Vec<f64>)> {
-    let rows = ops::gather(model.form, stream, &terms.rows);
-    let weights: Vec<f32> = terms.weights.iter().map(|w| (w / denominator) as f32).collect();
-    ops::head_nll(
-        model.form,
-        rows,
-        model.head(),
-        &ops::Targets { ids: &terms.targets, weights, banned: model.arch.mask },
-    )
+/// `-log p(target)` in nats under SUBS, from the logits `[vocab]` of a masked row: the mask has no probability, and may lie beyond
+/// the vocabulary. Not finite where a logit is not, or where the target is the mask or no id at all.
+pub fn nll(logits: &[f32], target: u32, mask: u32) -> f64 {
+    let Some(&found) = logits.get(target as usize).filter(|_| target != mask) else { return f64::INFINITY };
+    let (before, after) = logits.split_at(logits.len().min(mask as usize));
+    let (most, sum) = Isa::best().run(Exponentials { parts: [before, after.get(1..).unwrap_or_default()] });
+    f64::from(most) + sum.ln() - f64::from(found)
+}
+
+/// The greatest of some numbers, and the sum of `e^(x - greatest)`: exponentials in single precision, which are good to 2e-7, and
+/// their sum in double.
+struct Exponentials<'a> {
+    parts: [&'a [f32]; 2],
+}
+
+impl Kernel for Exponentials<'_> {
+    type Output = (f32, f64);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) -> Self::Output {
+        let mut most = s.splat(f32::NEG_INFINITY);
+        let rest = |part: &[f32]| part.as_chunks::<LANES>().1.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        for vector in self.parts.iter().flat_map(|part| part.as_chunks::<LANES>().0) {
+            most = s.max(most, s.load(vector));
+        }
+        let most = self.parts.iter().map(|part| rest(part)).fold(s.largest(most), f32::max);
+        let mut sum = 0.0;
+        for part in self.parts {
+            let (vectors, rest) = part.as_chunks::<LANES>();
+            for vectors in vectors.chunks(16) {
+                let mut sums = s.splat(0.0);
+                for vector in vectors {
+                    let x = s.sub(s.load(vector), s.splat(most));
+                    // Zero times a logit that is not finite is no number, and so is the sum then.
+                    sums = s.add(sums, s.fma(x, s.splat(0.0), exp(s, x)));
+                }
+                sum += f64::from(s.sum(sums));
+            }
+            sum += rest.iter().map(|&x| (f64::from(x) - f64::from(most)).exp()).sum::<f64>();
+        }
+        (most, sum)
+    }
 }
 
 /// SUBS log-probabilities `[rows, vocab]` from raw logits: the mask is banned (its logit lowered by 1e6), and a visible token is
@@ -119,54 +153,44 @@ pub fn subs_log_probs(logits: &mut [f32], xt: &[u32], vocab: usize, mask: u32) {
     }
 }
 
-/// The noise level of a row of text, as score entropy needs it.
-#[derive(Clone, Copy, Debug)]
-pub struct ScoreNoise {
-    /// Total noise sigma(t).
-    pub sigma: f64,
-    /// Its rate, d sigma / dt.
-    pub rate: f64,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl ScoreNoise {
-    /// At noise level t of the loglinear schedule; sigma is capped as in the official code, and the rate with it.
-    pub fn at(t: f64) -> Self {
-        let sigma = sigma(t);
-        Self { sigma, rate: sigma.exp_m1() / t }
+    #[test]
+    fn the_mask_has_no_probability_and_nothing_else_is_lost() {
+        let logits = [1.0, 50.0, 3.0, -2.0];
+        let sum = 1f64.exp() + 3f64.exp() + (-2f64).exp();
+        assert!((nll(&logits, 2, 1) - (sum.ln() - 3.0)).abs() < 1e-12);
+        assert!((nll(&logits, 1, 9) - ((sum + 50f64.exp()).ln() - 50.0)).abs() < 1e-12);
+        let mut all = logits;
+        subs_log_probs(&mut all, &[1], 4, 1);
+        assert!((f64::from(all[3]) + nll(&logits, 3, 1)).abs() < 1e-6);
     }
-}
 
-/// SEDD's log-scores `[positions, vocab]` from logits: `logits - log(expm1(sigma)) - log(vocab - 1)`, and 0 for the token that
-/// stands there (Lou et al. 2024, absorbing graph). `noise` is one entry per position.
-pub fn log_score(logits: Tensor<2>, xt: &[u32], noise: &[ScoreNoise]) -> Tensor<2> {
-    let [positions, vocab] = logits.dims();
-    let device = logits.device();
-    let shift = |n: &ScoreNoise| (n.sigma.exp_m1().ln() + ((vocab - 1) as f64).ln()) as f32;
-    let shifts = TensorData::new(noise.iter().map(shift).collect(), [positions, 1]);
-    let scores = logits - Tensor::<2>::from_data(shifts, &device);
-    let mut others = vec![1f32; positions * vocab];
-    for (i, &id) in xt.iter().enumerate() {
-        others[i * vocab + id as usize] = 0.0;
+    #[test]
+    fn long_rows_are_those_of_the_definition() {
+        let mut rng = crate::rng::Rng::new(1);
+        for vocab in [15, 16, 17, 600, 4099] {
+            let logits: Vec<f32> = (0..vocab).map(|_| (9.0 * rng.normal()) as f32).collect();
+            for mask in [0, 3, vocab as u32 - 1, vocab as u32] {
+                let allowed = logits.iter().enumerate().filter(|&(id, _)| id != mask as usize);
+                let sum: f64 = allowed.map(|(_, &x)| f64::from(x).exp()).sum();
+                assert!((nll(&logits, 5, mask) - (sum.ln() - f64::from(logits[5]))).abs() < 3e-7, "{vocab} {mask}");
+            }
+        }
     }
-    scores * Tensor::<2>::from_data(TensorData::new(others, [positions, vocab]), &device)
-}
 
-/// Score entropy per position, `[positions, 1]`, zero where nothing is masked (Lou et al. 2024, eq. 5, absorbing graph):
-/// `rate * (sum over v not mask of e^s - r * s(x0) + r (log r - 1))` with `r = 1 / expm1(sigma)`.
-pub fn score_entropy(scores: Tensor<2>, x0: &[u32], xt: &[u32], mask: u32, noise: &[ScoreNoise]) -> Tensor<2> {
-    let [positions, vocab] = scores.dims();
-    let device = scores.device();
-    let column = |values: Vec<f32>| Tensor::<2>::from_data(TensorData::new(values, [positions, 1]), &device);
-    let ratio = |n: &ScoreNoise| 1.0 / n.sigma.exp_m1();
-    let constant = |n: &ScoreNoise| ratio(n) * (ratio(n).ln() - 1.0);
-    let masked = |i: usize, x: f64| if xt[i] == mask { x as f32 } else { 0.0 };
-    let per = |f: &dyn Fn(&ScoreNoise) -> f64| noise.iter().enumerate().map(|(i, n)| masked(i, f(n))).collect();
-    let mut kept = vec![1f32; vocab];
-    kept[mask as usize] = 0.0;
-    let kept = Tensor::<2>::from_data(TensorData::new(kept, [1, vocab]), &device);
-    let targets: Vec<i32> = x0.iter().map(|&t| t as i32).collect();
-    let targets = Tensor::<2, Int>::from_data(TensorData::new(targets, [positions, 1]), &device);
-    let positive = (scores.clone().exp() * kept).sum_dim(1) * column(per(&|n| n.rate));
-    let negative = scores.gather(1, targets) * column(per(&|n| n.rate * ratio(n)));
-    positive - negative + column(per(&|n| n.rate * constant(n)))
+    #[test]
+    fn what_has_no_probability_is_not_finite() {
+        for strange in [f32::NAN, f32::INFINITY] {
+            for at in [0, 5, 17] {
+                let mut logits = vec![0.0; 18];
+                assert!(nll(&logits, 4, 1).is_finite());
+                assert!(!nll(&logits, 1, 1).is_finite() && !nll(&logits, 18, 1).is_finite());
+                logits[at] = strange;
+                assert!(!nll(&logits, 4, 1).is_finite(), "{strange} at {at}");
+            }
+        }
+    }
 }

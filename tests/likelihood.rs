@@ -1,0 +1,127 @@
+//! Likelihood on the engine is that of the trainable network: the same draws, the same figures.
+
+use std::sync::Arc;
+
+use bd3::arch::{self, Arch, Llama, Objective, Shape, SizeClip, SpecialIds};
+use bd3::data::{Packing, Shard, Wrap};
+use bd3::engine::{Engine, Options};
+use bd3::format::Stored;
+use bd3::likelihood::{Estimator, Likelihood, Measure, Scorer, measure};
+use bd3::model::Dit;
+use bd3::rng::Rng;
+use bd3::tokenizer::Special;
+use burn::tensor::Device;
+
+const LENGTH: usize = 16;
+const SPECIAL: Special = Special { bos: Some(0), eos: Some(1), mask: 19, pad: None };
+
+fn arch(objective: Objective, shape: Shape) -> Arch {
+    Arch {
+        vocab: 20,
+        mask: SPECIAL.mask,
+        special: SpecialIds { bos: SPECIAL.bos, eos: SPECIAL.eos, pad: None },
+        hidden: 24,
+        layers: 3,
+        heads: 3,
+        length: LENGTH,
+        objective,
+        block: 1,
+        sizes: vec![SizeClip { size: 1, beta: 1e-3, omega: 1.0 }],
+        shape,
+    }
+}
+
+fn dit(objective: Objective) -> Arch {
+    let cond = if objective == Objective::NextToken { 0 } else { 8 };
+    arch(objective, Shape::Dit(arch::Dit { cond, dropout: 0.0 }))
+}
+
+/// Random weights, large enough that attention and every branch matter.
+fn parameters(name: &str, shape: &[usize]) -> bd3::Result<Vec<f32>> {
+    let mut rng = Rng::new(12).split(name);
+    let centre = if name.contains("norm") { 1.0 } else { 0.0 };
+    let spread = if name.contains("embedding") { 1.0 } else { 0.3 };
+    Ok((0..shape.iter().product()).map(|_| (centre + spread * rng.normal()) as f32).collect())
+}
+
+fn engine(arch: &Arch) -> Engine {
+    let take = |name: &str, shape: &[usize]| Ok(Stored::of_f32(shape, &parameters(name, shape)?));
+    Engine::new(arch, take, Options { exact: true, ..Options::default() }).unwrap()
+}
+
+/// Documents of random ids, so that rows cross their borders and the last one is short.
+fn text(documents: &[usize], wrap: Wrap, length: usize) -> Packing {
+    let mut rng = Rng::new(4);
+    let document = |&ids: &usize| ((0..ids).map(|_| 2 + rng.below(17) as u32).collect::<Vec<u32>>(), ids as u64);
+    let documents: Vec<_> = documents.iter().map(document).collect();
+    let shard = Shard::in_memory("random", 20, documents.into_iter()).unwrap();
+    Packing::new(Arc::new(shard), wrap, length, SPECIAL).unwrap()
+}
+
+fn found(model: &impl Scorer, text: &Packing, how: Measure) -> Likelihood {
+    measure(model, text, 0..text.rows(), &how, |_| true).unwrap()
+}
+
+#[track_caller]
+fn same(a: &Likelihood, b: &Likelihood, tolerance: f64) {
+    assert_eq!((a.rows.len(), a.exact, a.draws), (b.rows.len(), b.exact, b.draws));
+    for (a, b) in a.rows.iter().zip(&b.rows) {
+        assert_eq!(a.tokens, b.tokens);
+        assert!((a.nats - b.nats).abs() <= tolerance * a.tokens as f64, "{a:?} {b:?}");
+    }
+}
+
+#[test]
+fn the_engine_measures_what_the_network_does() {
+    let arch = dit(Objective::Masked);
+    let model = Dit::from_parameters(&arch, &Device::flex(), parameters).unwrap();
+    let engine = engine(&arch);
+    let text = text(&[20, 3, 41, 9], Wrap::Stream, LENGTH);
+    assert!(text.valid(text.rows() - 1) < LENGTH);
+    for block in [1, 4, LENGTH] {
+        for estimator in [Estimator::Subset, Estimator::Official] {
+            let how = |batch| Measure { block, draws: 3, estimator, batch, seed: 5 };
+            let ours = found(&engine, &text, how(3));
+            same(&ours, &found(&model, &text, how(2)), 1e-5);
+            // Company changes no bit.
+            assert_eq!(ours.rows, found(&engine, &text, how(1)).rows);
+        }
+    }
+}
+
+#[test]
+fn next_token_models_are_measured_on_both() {
+    let arch = dit(Objective::NextToken);
+    let model = Dit::from_parameters(&arch, &Device::flex(), parameters).unwrap();
+    let how = |batch| Measure { block: 1, draws: 2, estimator: Estimator::Subset, batch, seed: 5 };
+    for wrap in [Wrap::Stream, Wrap::Documents] {
+        let text = text(&[20, 3, 41, 9], wrap, LENGTH);
+        let ours = found(&engine(&arch), &text, how(3));
+        assert!(ours.exact);
+        same(&ours, &found(&model, &text, how(2)), 1e-5);
+    }
+}
+
+/// Rows longer than one piece, a text shorter than a row, a mask beyond the vocabulary.
+#[test]
+fn a_llama_shape_reads_a_text_shorter_than_its_context() {
+    let llama = Llama {
+        kv_heads: 1,
+        head_dim: 8,
+        feed_forward: 40,
+        norm_eps: 1e-5,
+        rotary_base: 10_000.0,
+        rotary_dim: 8,
+        qk_norm: false,
+        qkv_bias: false,
+        tied: true,
+    };
+    let arch = Arch { mask: 20, length: 512, ..arch(Objective::NextToken, Shape::Llama(llama)) };
+    let (engine, text) = (engine(&arch), text(&[150], Wrap::Stream, 512));
+    let how = Measure { block: 1, draws: 1, estimator: Estimator::Subset, batch: 1, seed: 5 };
+    let ours = found(&engine, &text, how);
+    let row = text.batch(0..1);
+    assert_eq!((text.rows(), row.valid[0], ours.tokens()), (1, 152, 151));
+    let nats: f64 = engine.score(&row.ids[..152]).unwrap().iter().sum();
+    assert!((ours.rows[0].nats - nats).abs() < 1e-5 * 151.0, "{} {nats}", ours.rows[0].nats);
+}
