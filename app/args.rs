@@ -45,6 +45,7 @@ pub fn named_as_flags(error: &anyhow::Error) -> String {
             "temperature" => "--temperature",
             "top-p" => "--top-p",
             "threshold" => "--threshold",
+            "threads" => "--threads",
             "steps" => "--steps",
             "rule" => "--rule",
             "window" => "--window",

@@ -152,9 +152,6 @@ fn a_causal_cache_is_cut_anywhere() {
     engine.read(&mut cache, &text[17..], |_, row| again.push(row.to_vec())).unwrap();
     let worst = first[17..].concat().iter().zip(again.concat()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst < 1e-4, "{worst}");
-    let nats = engine.score(&text).unwrap();
-    assert_eq!(nats.len(), 39);
-    assert!(nats.iter().all(|x| x.is_finite() && *x > 0.0));
 }
 
 /// Against f32 arithmetic on the same weights: 8-bit activations and a half-precision cache move the logits by a few per cent of
@@ -193,6 +190,7 @@ fn proposals_are_those_of_the_definition() {
         (1.0, Nucleus::Off, 0),
         (0.6, Nucleus::Usual(0.8), 5),
         (1.7, Nucleus::Strict(0.7), 300),
+        (5000.0, Nucleus::Off, 0),
         (1.0, Nucleus::Usual(0.05), 1),
     ] {
         for _ in 0..20 {

@@ -18,6 +18,9 @@ use super::median;
 use super::subject::{SubjectArgs, format};
 use crate::view;
 
+/// Tokens of a prompt, at most.
+const LONGEST_PROMPT: usize = 1 << 20;
+
 /// `bd3 bench decode`
 #[derive(Args, Debug)]
 pub struct DecodeArgs {
@@ -51,6 +54,10 @@ pub struct DecodeArgs {
 
 /// Runs the command.
 pub fn run(args: &DecodeArgs) -> anyhow::Result<()> {
+    if args.prompt > LONGEST_PROMPT {
+        let expected = format!("at most {LONGEST_PROMPT}");
+        return Err(Error::value("--prompt", expected, args.prompt.to_string()).into());
+    }
     for (name, found) in [("-n", args.n), ("--prompt", args.prompt), ("--repeat", args.repeat)] {
         if found == 0 {
             return Err(Error::value(name, "at least 1", "0").into());

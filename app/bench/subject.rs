@@ -61,6 +61,9 @@ fn isa(name: &str) -> Result<Isa, String> {
     found.ok_or_else(|| format!("expected one of {}, which this machine has", names.join(", ")))
 }
 
+/// Parameters of a random model, at most.
+const MOST_NUMBERS: f64 = (1u64 << 34) as f64;
+
 /// A model, ready to run.
 pub struct Subject {
     /// Its shape or file, as the user wrote it.
@@ -163,6 +166,12 @@ impl Dimensions {
                 let expected = format!("a {name} in multiples of {whole} for {}", format.name());
                 return Err(Error::value("--shape", expected, width.to_string()));
             }
+        }
+        // More than any model, and few enough for 64-bit sums and a clear refusal of memory.
+        let sizes = [hidden, layers, feed_forward, vocab].map(|size| size as f64);
+        let numbers = sizes[1] * sizes[0] * (4.0 * sizes[0] + 3.0 * sizes[2]) + 2.0 * sizes[0] * sizes[3];
+        if numbers > MOST_NUMBERS {
+            return Err(Error::value("--shape", "a model of at most 2^34 parameters", format!("{numbers:.0}")));
         }
         if vocab < 2 {
             return Err(Error::value("--shape", "a vocabulary of a token and the mask at least", vocab.to_string()));

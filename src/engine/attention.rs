@@ -19,8 +19,6 @@ const TILE: usize = 128;
 pub struct Attention<'a> {
     /// Keys and values.
     pub head: &'a Head,
-    /// How precisely they are kept.
-    pub precision: Precision,
     /// The first row in memory that is seen.
     pub start: usize,
     /// By row, the end of what it sees.
@@ -36,7 +34,7 @@ impl Kernel for Attention<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        match (self.precision, self.seen.len()) {
+        match (self.head.precision(), self.seen.len()) {
             (Precision::Half, 1) => attend::<S, Halves, 1, 32>(s, self),
             (Precision::Half, 2) => attend::<S, Halves, 2, 32>(s, self),
             (Precision::Half, 3 | 4) => attend::<S, Halves, 4, 32>(s, self),

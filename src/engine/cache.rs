@@ -1,4 +1,4 @@
-//! Keys and values of one sequence: exact, not an approximation, as nothing that is stored in a block-causal model depends on what
+//! Keys and values of one sequence. Keeping them is no approximation: nothing that is stored in a block-causal model depends on what
 //! comes after its block. Rotated keys stand in panels of 16 positions (`[panel][head_dim][16]`), so that a query meets 16 of them
 //! at a time; values stand by position. Half precision by default, single on request.
 
@@ -57,6 +57,11 @@ impl Head {
             self.values.resize(needed, 0);
         }
         isa.run(Put { head: self, at, key, value });
+    }
+
+    /// How precisely they are kept.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// Numbers of a head, filled up to a multiple of 16.
@@ -232,12 +237,12 @@ impl Cache for KeyValues {
         let border = self.causal || end.is_multiple_of(self.block);
         assert!(border && (oldest..=self.end).contains(&end), "a cut at a block border, inside");
         self.ids.truncate(end - oldest);
-        // Nothing left: the next id is at position 0, whatever was dropped before.
-        (self.end, self.gone) = if end == oldest { (0, 0) } else { (end, self.gone) };
+        self.end = end;
     }
 
     fn drop_oldest(&mut self, count: usize) {
-        assert!(count <= self.ids.len(), "no more than is held");
+        let whole = self.causal || count.is_multiple_of(self.block);
+        assert!(whole && count <= self.ids.len(), "whole blocks, no more than is held");
         self.ids.drain(..count);
         self.gone += count;
         // Memory is moved once in a while, when at least half of it is not wanted any more.
@@ -255,7 +260,8 @@ impl Cache for KeyValues {
 
     fn keep_equal(&mut self, ids: &[u32]) -> usize {
         if self.end != self.ids.len() {
-            self.truncate(self.end - self.ids.len());
+            self.ids.clear();
+            (self.end, self.gone) = (0, 0);
             return 0;
         }
         let equal = self.ids.iter().zip(ids).take_while(|(a, b)| a == b).count();

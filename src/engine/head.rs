@@ -105,7 +105,8 @@ impl Kernel for Sums<'_> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) -> Self::Output {
         let mut sums = Vec::with_capacity(self.row.panels());
-        let (greatest, inverse) = (s.splat(self.greatest), s.splat(1.0 / self.temperature));
+        let (greatest, inverse) = (s.splat(self.greatest), s.splat((1.0 / self.temperature).min(f32::MAX)));
+        let least = -1e4 * self.temperature.max(1.0);
         let mut surprise = 0.0;
         for panel in 0..self.row.panels() {
             let numbers = self.row.panel(panel);
@@ -113,7 +114,7 @@ impl Kernel for Sums<'_> {
             let mut weighted = s.splat(0.0);
             for half in numbers.as_chunks::<LANES>().0 {
                 // What is banned becomes some 1e-38 of the most probable token, which no sum notices.
-                let off = s.max(s.sub(s.load(half), greatest), s.splat(-1e4));
+                let off = s.max(s.splat(least), s.sub(s.load(half), greatest));
                 let weight = exp(s, s.mul(off, inverse));
                 sum = s.add(sum, weight);
                 weighted = s.fma(weight, off, weighted);
@@ -142,7 +143,7 @@ fn answer_one(isa: Isa, row: Row<'_>, query: &Query) -> Result<Proposal> {
             let tempered = (temperature != 1.0)
                 .then(|| isa.run(Sums { row, greatest: most as f32, temperature: temperature as f32 }).0);
             let sums = tempered.as_ref().unwrap_or(&sums);
-            Draw { row, tops: &tops, sums, most, temperature }.draw(query.filter.nucleus, query.uniform)
+            Draw { row, tops: &tops, sums, most, best, temperature }.draw(query.filter.nucleus, query.uniform)
         }
     };
     let runner_up = if token == best { second } else { best };
@@ -190,6 +191,8 @@ struct Draw<'a> {
     /// By panel.
     sums: &'a [f64],
     most: f64,
+    /// The most probable token.
+    best: usize,
     temperature: f64,
 }
 
@@ -230,7 +233,8 @@ impl Draw<'_> {
     fn draw_any(&self, total: f64, uniform: f64) -> (usize, f64) {
         let target = uniform * total;
         let mut before = 0.0;
-        let mut last = 0;
+        // The most probable token, should rounding leave none.
+        let mut last = self.best;
         for (panel, sum) in self.sums.iter().enumerate() {
             if before + sum <= target && panel + 1 < self.sums.len() {
                 before += sum;

@@ -61,7 +61,7 @@ impl Engine {
     /// Packs a network. `take` gives a tensor by its canonical name ([`Arch::tensors`]) and shape.
     ///
     /// # Errors
-    /// Those of `take`; a score-entropy model, whose ratios no rule here can use; a head of more than 256 numbers; a number that is
+    /// Those of `take`; a score-entropy model, whose ratios no rule here can use; a head of more than 256 numbers; more than 256 threads; a number that is
     /// not finite; memory or threads that the system refuses.
     pub fn new<'f>(
         arch: &Arch,
@@ -71,6 +71,9 @@ impl Engine {
         if arch.head_dim() > WIDEST_HEAD {
             let expected = format!("at most {WIDEST_HEAD} numbers");
             return Err(Error::value("width of a head", expected, arch.head_dim().to_string()));
+        }
+        if options.threads > MOST_THREADS {
+            return Err(Error::value("threads", format!("at most {MOST_THREADS}"), options.threads.to_string()));
         }
         let weights = Weights::new(arch, &mut take)?;
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -146,22 +149,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Nats of each id after the first, of a next-token model: minus the logarithm of its probability given all ids before it.
-    ///
-    /// # Errors
-    /// As [`Engine::read`].
-    pub fn score(&self, ids: &[u32]) -> Result<Vec<f64>> {
-        let mut nats = Vec::with_capacity(ids.len());
-        let Some((_, read)) = ids.split_last() else { return Ok(nats) };
-        self.read(&mut self.cache(1), read, |index, logits| {
-            let most = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-            let sum: f64 = logits.iter().map(|&x| (f64::from(x) - most).exp()).sum();
-            let next = logits.get(ids[index + 1] as usize).copied().unwrap_or(f32::NEG_INFINITY);
-            nats.push(sum.ln() + most - f64::from(next));
-        })?;
-        Ok(nats)
-    }
-
     fn state(&self) -> Result<std::sync::MutexGuard<'_, (Machine, Scratch)>> {
         self.state.lock().map_err(|_| Error::Run("the engine failed in an earlier pass".into()))
     }
@@ -183,6 +170,9 @@ impl Engine {
         then(machine, scratch, rows)
     }
 }
+
+/// Threads, at most: a pass has no work for more.
+const MOST_THREADS: usize = 256;
 
 /// Ids that are read in one pass: more would not make the products faster.
 const PIECE: usize = 64;

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use super::attention::{Attention, ROWS};
-use super::cache::{Head, KeyValues, Precision};
+use super::cache::{Head, KeyValues};
 use super::panel::{BLOCK, OUTPUTS};
 use super::plan::{Plan, Tiles};
 use super::product::{Input, Product, Unpack};
@@ -85,8 +85,9 @@ impl Machine {
             inputs.fill(&mut self.team, self.isa, Forms::of(one(&layer.down), self.exact), source);
             self.product(weights, (one(&layer.down), inputs, rows), Finish::Residual, x);
         }
-        logits.clear();
-        if rows > 0 {
+        if rows == 0 {
+            logits.clear();
+        } else {
             let source = Source { x, rows, width: arch.hidden, norm: Some(&weights.norm) };
             let head = &weights.head;
             inputs.fill(&mut self.team, self.isa, Forms::of(one(head), self.exact), source);
@@ -170,7 +171,7 @@ impl Machine {
         index: usize,
         out: &mut Vec<f32>,
     ) {
-        let (isa, precision) = (self.isa, self.precision());
+        let isa = self.isa;
         let (dim, group) = (work.arch.head_dim(), work.arch.heads / work.arch.kv_heads());
         let (width, scale) = (dim.next_multiple_of(LANES), 1.0 / (dim as f32).sqrt());
         out.resize(cut.tiles.len() * ROWS * width, 0.0);
@@ -192,7 +193,6 @@ impl Machine {
             let cache = &lanes[tile.lane].cache;
             isa.run(Attention {
                 head: &cache.heads(index)[tile.head],
-                precision,
                 start: cache.span().0,
                 seen: &seen[..tile.queries.len()],
                 queries: &queries[..ROWS * width],
@@ -244,11 +244,6 @@ impl Machine {
     /// Panels that are handed out at once.
     fn share(&self, panels: usize) -> usize {
         (panels / (self.team.threads() * SHARES)).max(1)
-    }
-
-    /// How caches keep their numbers.
-    pub fn precision(&self) -> Precision {
-        if self.exact { Precision::Single } else { Precision::Half }
     }
 }
 
@@ -363,6 +358,7 @@ fn gather(work: &Work<'_>, cut: &Tiles, tiles: &[f32], to: &mut Vec<f32>) {
     let dim = work.arch.head_dim();
     let (width, rows) = (dim.next_multiple_of(LANES), cut.rows.len());
     let group = work.arch.heads / work.arch.kv_heads();
+    to.clear();
     to.resize((work.arch.heads * dim).div_ceil(BLOCK) * rows * BLOCK, 0.0);
     for (tile, from) in cut.tiles.iter().zip(tiles.chunks_exact(ROWS * width)) {
         for (query, from) in tile.queries.clone().zip(from.chunks_exact(width)) {
@@ -379,7 +375,7 @@ fn gather(work: &Work<'_>, cut: &Tiles, tiles: &[f32], to: &mut Vec<f32>) {
     }
 }
 
-/// Keeps some rows of `[blocks][rows][32]`, in place: `wanted` ascends lane by lane.
+/// Keeps some rows of `[blocks][rows][32]`.
 fn pick(x: &mut Vec<f32>, rows: usize, wanted: &[usize]) {
     let blocks = x.len() / (rows * BLOCK).max(1);
     let mut picked = Vec::with_capacity(blocks * wanted.len() * BLOCK);

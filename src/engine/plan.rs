@@ -105,6 +105,12 @@ impl Plan {
     fn lane(&mut self, arch: &Arch, lane: &Lane<'_, KeyValues>) -> Result<()> {
         let (first, block) = (self.ids.len(), lane.cache.block());
         let stored = lane.store.len();
+        if arch.objective == Objective::NextToken && block != 1 {
+            return Err(Error::Run(format!("a next-token model stores blocks of 1, not of {block}")));
+        }
+        if let Some(row) = lane.ask.rows.iter().find(|&&row| row >= lane.open.len()) {
+            return Err(Error::Run(format!("row {row} is asked for, {} are open", lane.open.len())));
+        }
         if !stored.is_multiple_of(block) {
             return Err(Error::Run(format!("{stored} ids to store are not whole blocks of {block}")));
         }

@@ -217,7 +217,7 @@ fn measure<S: Simd>(s: S, source: Source<'_>, group: usize, moments: &mut [Momen
     }
 }
 
-/// A block of a row after its norm; zeros where the row has ended.
+/// A block of a row after its norm, if it has one.
 #[inline(always)]
 fn normed<S: Simd>(s: S, source: Source<'_>, (row, index): (usize, usize), moments: &Moments) -> [f32; BLOCK] {
     let x = block(source, row, index);

@@ -1,6 +1,6 @@
 //! Threads that work together on one pass. In a parallel loop each thread takes the chunks of its own segment one by one, the same in
 //! every pass, so that what it reads stays in its own caches; then it helps where chunks are left, so a slow thread does fewer. A
-//! thread that comes late to a loop misses it and nobody waits for it. Waiting threads spin for some microseconds, then sleep: on a
+//! thread that comes late to a loop misses it, and nobody waits for it. Waiting threads spin for some microseconds, then sleep: on a
 //! loaded machine a spinning thread would only take time from the one that it waits for.
 #![allow(unsafe_code)]
 

@@ -179,10 +179,11 @@ impl Isa {
     }
 }
 
-/// e^x to 2e-7 (relative), 0 far below.
+/// e^x to 2e-7 (relative); 1.2e-38 for all that is below.
 #[inline(always)]
 pub fn exp<S: Simd>(s: S, x: S::F) -> S::F {
-    let x = s.max(s.min(x, s.splat(88.0)), s.splat(-87.3));
+    // Of a number that is none, both give their second operand: x stays what it is.
+    let x = s.max(s.splat(-87.3), s.min(s.splat(88.0), x));
     let n = s.round(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
     let whole = s.float(n);
     // ln 2 in two parts, so that n ln 2 loses nothing.

@@ -48,10 +48,11 @@ impl Starts {
     #[inline(always)]
     pub fn new([a, b]: [i32; 2], scale: f32) -> Self {
         Self {
-            eight: -128 * (a + b),
-            four: -8 * (a + b),
-            six: [-32 * a, -32 * b],
-            total: scale * (a + b) as f32,
+            // Of what is not a number nothing is asked but that it does not end the program.
+            eight: a.wrapping_add(b).wrapping_mul(-128),
+            four: a.wrapping_add(b).wrapping_mul(-8),
+            six: [a.wrapping_mul(-32), b.wrapping_mul(-32)],
+            total: scale * a.wrapping_add(b) as f32,
             scale,
         }
     }
@@ -70,7 +71,7 @@ fn map2<T: Copy, U>(a: [T; LANES], b: [T; LANES], f: impl Fn(T, T) -> U) -> [U; 
 fn group(acc: &mut I, weights: impl Fn(usize) -> i32, bytes: &[i8]) {
     for (output, acc) in acc.iter_mut().enumerate() {
         for (input, &byte) in bytes.iter().enumerate() {
-            *acc += weights(output * 4 + input) * i32::from(byte);
+            *acc = acc.wrapping_add(weights(output * 4 + input).wrapping_mul(i32::from(byte)));
         }
     }
 }
@@ -205,7 +206,10 @@ impl Simd for Portable {
     #[inline(always)]
     fn quants(self, integers: [I; 2], scale: f32) -> Plain {
         let bytes = std::array::from_fn(|i| integers[i / LANES][i % LANES] as i8);
-        Plain { bytes, starts: Starts::new(integers.map(|half| half.iter().sum()), scale) }
+        Plain {
+            bytes,
+            starts: Starts::new(integers.map(|half| half.iter().fold(0i32, |sum, x| sum.wrapping_add(*x))), scale),
+        }
     }
 
     #[inline(always)]
