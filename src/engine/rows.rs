@@ -101,10 +101,9 @@ impl Kernel for QuantBytes {
     }
 }
 
-/// Lines of [`GROUP`] blocks, one for each row of a group.
 struct ToFloats<'a> {
     source: Source<'a>,
-    /// The first line of `out`: line l is block `l % blocks` of group `l / blocks`.
+    /// The first line of `out`.
     first: usize,
     out: &'a mut [f32],
 }
@@ -114,21 +113,7 @@ impl Kernel for ToFloats<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut moments = [Moments::NONE; GROUP];
-        let mut known = usize::MAX;
-        let (lines, _) = self.out.as_chunks_mut::<BLOCK>();
-        for (index, line) in lines.chunks_exact_mut(GROUP).enumerate() {
-            let (group, block) =
-                ((self.first + index) / self.source.blocks(), (self.first + index) % self.source.blocks());
-            if group != known {
-                measure(s, self.source, group, &mut moments);
-                known = group;
-            }
-            let rows = group * GROUP..((group + 1) * GROUP).min(self.source.rows);
-            for ((row, to), moments) in rows.zip(line).zip(&moments) {
-                *to = normed(s, self.source, (row, block), moments);
-            }
-        }
+        fill::<S, Floats>(s, self.source, self.first, self.out.as_chunks_mut::<BLOCK>().0);
     }
 }
 
@@ -143,20 +128,52 @@ impl Kernel for ToQuants<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
-        let mut moments = [Moments::NONE; GROUP];
-        let mut known = usize::MAX;
-        let lines: &mut [S::Q] = bytemuck::cast_slice_mut(self.out);
-        for (index, line) in lines.chunks_exact_mut(GROUP).enumerate() {
-            let (group, block) =
-                ((self.first + index) / self.source.blocks(), (self.first + index) % self.source.blocks());
-            if group != known {
-                measure(s, self.source, group, &mut moments);
-                known = group;
-            }
-            let rows = group * GROUP..((group + 1) * GROUP).min(self.source.rows);
-            for ((row, to), moments) in rows.zip(line).zip(&moments) {
-                *to = quantise(s, &normed(s, self.source, (row, block), moments));
-            }
+        fill::<S, Bytes>(s, self.source, self.first, bytemuck::cast_slice_mut(self.out));
+    }
+}
+
+/// What becomes of a block of numbers.
+trait Form<S: Simd> {
+    type Block;
+    fn of(s: S, numbers: [f32; BLOCK]) -> Self::Block;
+}
+
+struct Floats;
+struct Bytes;
+
+impl<S: Simd> Form<S> for Floats {
+    type Block = [f32; BLOCK];
+
+    #[inline(always)]
+    fn of(_: S, numbers: [f32; BLOCK]) -> [f32; BLOCK] {
+        numbers
+    }
+}
+
+impl<S: Simd> Form<S> for Bytes {
+    type Block = S::Q;
+
+    #[inline(always)]
+    fn of(s: S, numbers: [f32; BLOCK]) -> S::Q {
+        quantise(s, &numbers)
+    }
+}
+
+/// Fills lines of [`GROUP`] blocks, one for each row of a group: line l is block `l % blocks` of group `l / blocks`.
+#[inline(always)]
+fn fill<S: Simd, F: Form<S>>(s: S, source: Source<'_>, first: usize, lines: &mut [F::Block]) {
+    let blocks = source.blocks();
+    let mut moments = [Moments::NONE; GROUP];
+    let mut known = usize::MAX;
+    for (line, to) in (first..).zip(lines.chunks_exact_mut(GROUP)) {
+        let (group, block) = (line / blocks, line % blocks);
+        if group != known {
+            measure(s, source, group, &mut moments);
+            known = group;
+        }
+        let rows = group * GROUP..((group + 1) * GROUP).min(source.rows);
+        for ((row, to), moments) in rows.zip(to).zip(&moments) {
+            *to = F::of(s, normed(s, source, (row, block), moments));
         }
     }
 }

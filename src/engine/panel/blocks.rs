@@ -3,6 +3,14 @@
 use super::*;
 use crate::engine::simd::Quants;
 
+/// Adds the integer sums of R rows, times the scales of weights and activations.
+#[inline(always)]
+pub(super) fn add<S: Simd, const R: usize>(s: S, sums: &[S::I; R], rows: &[S::Q; R], scale: S::F, acc: &mut [S::F; R]) {
+    for r in 0..R {
+        acc[r] = s.fma(s.float(sums[r]), s.mul(scale, s.splat(rows[r].scale())), acc[r]);
+    }
+}
+
 impl Layout for Q8 {
     const BLOCKS: usize = 1;
     const UNIT: usize = 64 + 1024;
@@ -36,11 +44,7 @@ impl Integers for Q8 {
         let rows = tile.block::<R>(first);
         let sums = s.dot8(at(unit, 64), rows);
         for half in 0..2 {
-            let scale = s.load_f16(at(unit, half * 32));
-            for r in 0..R {
-                let scale = s.mul(scale, s.splat(rows[r].scale()));
-                acc[half][r] = s.fma(s.float(sums[half][r]), scale, acc[half][r]);
-            }
+            add(s, &sums[half], rows, s.load_f16(at(unit, half * 32)), &mut acc[half]);
         }
     }
 }
@@ -76,11 +80,7 @@ impl Integers for Q4 {
         let rows = tile.block::<R>(first);
         let sums = s.dot4::<R, 8>(at(unit, 64), rows);
         for half in 0..2 {
-            let scale = s.load_f16(at(unit, half * 32));
-            for r in 0..R {
-                let scale = s.mul(scale, s.splat(rows[r].scale()));
-                acc[half][r] = s.fma(s.float(sums[half][r]), scale, acc[half][r]);
-            }
+            add(s, &sums[half], rows, s.load_f16(at(unit, half * 32)), &mut acc[half]);
         }
     }
 }
@@ -97,9 +97,8 @@ pub(super) fn accumulate_affine<S: Simd, const R: usize>(
     let sums = s.dot4::<R, 0>(weights, rows);
     for half in 0..2 {
         let [scale, minimum] = affine[half];
+        add(s, &sums[half], rows, scale, &mut acc[half]);
         for r in 0..R {
-            let scale = s.mul(scale, s.splat(rows[r].scale()));
-            acc[half][r] = s.fma(s.float(sums[half][r]), scale, acc[half][r]);
             acc[half][r] = s.fma(minimum, s.splat(rows[r].total()), acc[half][r]);
         }
     }

@@ -1,8 +1,7 @@
 //! Blocks of 256 numbers, whose pieces have small integers as scales.
 
-use super::blocks::accumulate_affine;
+use super::blocks::{accumulate_affine, add};
 use super::*;
-use crate::engine::simd::Quants;
 
 /// Bytes of one block in a unit of Q4_K: scales, minima, nibbles.
 const Q4K_BLOCK: usize = 64 + 512;
@@ -146,9 +145,7 @@ impl Integers for Q6K {
                 let sums = s.dot6(at(bytes, 0), at(bytes, 256), rows);
                 for (sixteen, sums) in sums.into_iter().enumerate() {
                     let scale = Self::scale(s, unit, block, half, sixteen);
-                    for r in 0..R {
-                        acc[r] = s.fma(s.float(sums[r]), s.mul(scale, s.splat(rows[r].scale())), acc[r]);
-                    }
+                    add(s, &sums, rows, scale, acc);
                 }
             }
         }
