@@ -190,7 +190,7 @@ fn a_sink_that_breaks_stops_the_sample_before_the_next_pass() {
         let mut sink = Breaks(after, Vec::new());
         run(&model, &mut sampler, &mut sink).unwrap();
         assert_eq!((sampler.passes(), sampler.reason()), (passes, Some(Reason::Interrupted)), "{after}");
-        assert_eq!(sink.1.last(), Some(&Event::Finished { passes, tokens: 0, reason: Reason::Interrupted }));
+        assert_eq!(sink.1.last(), Some(&Event::Finished { length: 1, passes, tokens: 0, reason: Reason::Interrupted }));
     }
 }
 
@@ -222,13 +222,10 @@ fn wrong_answers_and_wrong_options_are_errors() {
 
 /// The text that a stream of events tells.
 fn rebuild(events: &[Event]) -> Vec<u32> {
-    let (mut text, mut given, mut gaps) = (Vec::new(), 0, 0);
+    let mut text = Vec::new();
     for event in events {
         match event {
-            Event::Started { prompt, .. } => {
-                (text, given) = (prompt.clone(), prompt.len());
-                gaps = prompt.iter().filter(|&&id| id == MASK).count();
-            }
+            Event::Started { prompt, .. } => text.clone_from(prompt),
             Event::BlockOpened { .. } => {}
             Event::Edited { edits, .. } => {
                 for edit in edits {
@@ -238,7 +235,8 @@ fn rebuild(events: &[Event]) -> Vec<u32> {
                 }
             }
             Event::BlockCommitted { start, ids } => assert_eq!(text[*start..*start + ids.len()], ids[..]),
-            Event::Finished { tokens, .. } => text.truncate(given + tokens - gaps),
+            Event::Retracted { start, .. } => text.truncate(*start),
+            Event::Finished { length, .. } => text.truncate(*length),
         }
     }
     text

@@ -200,7 +200,7 @@ impl<'a, W: Write> Canvas<'a, W> {
                 self.settled = 0;
             }
             Event::BlockOpened { .. } => self.settle(),
-            Event::Edited { .. } => {}
+            Event::Edited { .. } | Event::Retracted { .. } => {}
             // The block stands as it was edited until the next one opens.
             Event::BlockCommitted { .. } => return Ok(()),
             Event::Finished { .. } => {

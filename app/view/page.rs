@@ -1,6 +1,6 @@
 //! What a sample looks like after the events so far: settled ids and the open block. It knows no text and no terminal.
 
-use bd3::event::{EditKind, Event};
+use bd3::event::{Edit, EditKind, Event};
 
 /// One position of the open block.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,29 +52,43 @@ impl Page {
             }
             Event::Edited { pass, edits } => {
                 self.passes = *pass;
-                for edit in edits {
-                    let slot = edit.position.checked_sub(self.start).and_then(|row| self.slots.get_mut(row));
-                    let new = match edit.kind {
-                        EditKind::Remask => Slot::Mask,
-                        EditKind::Fill | EditKind::Revise => Slot::Drawn { id: edit.new, prob: edit.prob },
-                    };
-                    if let Some(slot) = slot {
-                        *slot = new;
-                    }
-                    self.drawn += usize::from(edit.kind == EditKind::Fill);
-                }
+                edits.iter().for_each(|edit| self.edit(edit));
             }
             Event::BlockCommitted { start, ids } => {
                 self.slots.clear();
                 self.ids.truncate(*start);
                 self.ids.extend_from_slice(ids);
             }
-            Event::Finished { passes, tokens, .. } => {
+            Event::Retracted { start, pass, .. } => {
+                self.passes = *pass;
+                self.slots.clear();
+                self.ids.truncate(*start);
+            }
+            Event::Finished { length, passes, .. } => {
                 self.passes = *passes;
                 self.slots.clear();
-                self.ids.truncate(self.given + tokens);
+                self.ids.truncate(*length);
             }
         }
+    }
+
+    fn edit(&mut self, edit: &Edit) {
+        let Some(row) = edit.position.checked_sub(self.start).filter(|&row| row < self.slots.len()) else {
+            return;
+        };
+        match edit.kind {
+            EditKind::Fill | EditKind::Revise => self.slots[row] = Slot::Drawn { id: edit.new, prob: edit.prob },
+            EditKind::Remask => self.slots[row] = Slot::Mask,
+            EditKind::Insert => {
+                self.slots.insert(row, Slot::Mask);
+                self.slots.pop();
+            }
+            EditKind::Delete => {
+                self.slots.remove(row);
+                self.slots.push(Slot::Mask);
+            }
+        }
+        self.drawn += usize::from(edit.kind == EditKind::Fill);
     }
 
     /// How many ids the prompt has, bos included.
@@ -111,21 +125,21 @@ impl Page {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bd3::event::{Edit, Reason};
+    use bd3::event::Reason;
 
     #[test]
     fn a_page_follows_a_sample_to_its_cut() {
         const M: u32 = 9;
         let mut page = Page::new(M);
-        page.follow(&Event::Started { prompt: vec![0, 1], block: 4 });
+        page.follow(&Event::Started { prompt: vec![0, 1], block: 4, reach: 0 });
         page.follow(&Event::BlockOpened { start: 0, ids: vec![0, 1, M, M] });
         assert_eq!(page.open(), [Slot::Mask, Slot::Mask]);
-        let edit = Edit { position: 3, kind: EditKind::Fill, old: M, new: 5, prob: 0.5 };
+        let edit = Edit::fill(3, M, 5, 0.5);
         page.follow(&Event::Edited { pass: 1, edits: vec![edit] });
         assert_eq!(page.open(), [Slot::Mask, Slot::Drawn { id: 5, prob: 0.5 }]);
         page.follow(&Event::BlockCommitted { start: 0, ids: vec![0, 1, 4, 5] });
         assert_eq!((page.ids(), page.open()), (&[0, 1, 4, 5][..], &[][..]));
-        page.follow(&Event::Finished { passes: 2, tokens: 1, reason: Reason::Length });
+        page.follow(&Event::Finished { length: 3, passes: 2, tokens: 1, reason: Reason::Length });
         assert_eq!((page.ids(), page.passes()), (&[0, 1, 4][..], 2));
     }
 }

@@ -13,6 +13,7 @@ pub struct Plain<'a, W> {
     spell: Spell<'a>,
     page: Page,
     written: usize,
+    reach: usize,
     /// Bytes of a character whose other bytes are not there yet.
     waiting: Vec<u8>,
     failure: Option<io::Error>,
@@ -21,14 +22,17 @@ pub struct Plain<'a, W> {
 impl<'a, W: Write> Plain<'a, W> {
     /// A view that writes to `out`; `mask` is the id of the mask.
     pub fn new(out: W, spell: Spell<'a>, mask: u32) -> Self {
-        Self { out, spell, page: Page::new(mask), written: 0, waiting: Vec::new(), failure: None }
+        Self { out, spell, page: Page::new(mask), written: 0, reach: 0, waiting: Vec::new(), failure: None }
     }
 
     fn write(&mut self, last: bool) -> io::Result<()> {
-        for &id in self.page.ids().iter().skip(self.written.max(self.page.given())) {
+        // What may still be retracted waits: nothing that is written can be taken back.
+        let end = self.page.ids().len() - if last { 0 } else { self.reach.min(self.page.ids().len()) };
+        let from = self.written.max(self.page.given()).min(end);
+        for &id in &self.page.ids()[from..end] {
             self.waiting.extend((self.spell)(id));
         }
-        self.written = self.page.ids().len();
+        self.written = self.written.max(end);
         let text = if last { lossy(std::mem::take(&mut self.waiting)) } else { take_text(&mut self.waiting) };
         self.out.write_all(text.as_bytes())?;
         self.out.flush()
@@ -42,11 +46,11 @@ impl<W: Write> Sink for Plain<'_, W> {
         let written = match event {
             Event::BlockOpened { .. } => self.write(false),
             Event::Finished { .. } => self.write(true),
-            Event::Started { .. } => {
-                self.written = 0;
+            Event::Started { reach, .. } => {
+                (self.written, self.reach) = (0, *reach);
                 Ok(())
             }
-            Event::Edited { .. } | Event::BlockCommitted { .. } => Ok(()),
+            Event::Edited { .. } | Event::BlockCommitted { .. } | Event::Retracted { .. } => Ok(()),
         };
         if let Err(error) = written {
             self.failure.get_or_insert(error);
@@ -100,14 +104,33 @@ mod tests {
     fn text_appears_when_the_next_block_opens_and_is_cut_at_the_end() {
         let mut out = Vec::new();
         let mut plain = Plain::new(&mut out, &spell, MASK);
-        plain.event(&Event::Started { prompt: vec![299, 65], block: 2 });
+        plain.event(&Event::Started { prompt: vec![299, 65], block: 2, reach: 0 });
         for event in commit(2, "bé".as_bytes()).iter().chain(&commit(5, b"cde")) {
             assert!(plain.event(event));
         }
         assert_eq!(plain.out.as_slice(), "bé".as_bytes());
-        plain.event(&Event::Finished { passes: 4, tokens: 4, reason: Reason::Length });
+        plain.event(&Event::Finished { length: 6, passes: 4, tokens: 4, reason: Reason::Length });
         plain.close().unwrap();
         assert_eq!(String::from_utf8(out).unwrap(), "béc");
+    }
+
+    #[test]
+    fn what_may_be_retracted_waits() {
+        let mut out = Vec::new();
+        let mut plain = Plain::new(&mut out, &spell, MASK);
+        plain.event(&Event::Started { prompt: vec![299], block: 2, reach: 3 });
+        for event in commit(1, b"ab").iter().chain(&commit(3, b"cd")).chain(&commit(5, b"ef")) {
+            plain.event(event);
+        }
+        assert_eq!(plain.out.as_slice(), b"a");
+        let (pass, position, prob, why) = (3, 4, 0.0, bd3::event::Why::Unlikely);
+        plain.event(&Event::Retracted { start: 3, ids: b"cdef".map(u32::from).to_vec(), pass, position, prob, why });
+        for event in commit(3, b"xy") {
+            plain.event(&event);
+        }
+        plain.event(&Event::Finished { length: 5, passes: 4, tokens: 4, reason: Reason::Length });
+        plain.close().unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "abxy");
     }
 
     #[test]
@@ -122,7 +145,7 @@ mod tests {
             }
         }
         let mut plain = Plain::new(Gone, &spell, MASK);
-        plain.event(&Event::Started { prompt: vec![299], block: 2 });
+        plain.event(&Event::Started { prompt: vec![299], block: 2, reach: 0 });
         assert!(commit(1, b"ab").iter().all(|event| plain.event(event)));
         assert!(!plain.event(&Event::BlockOpened { start: 3, ids: vec![MASK] }));
         assert_eq!(plain.close().unwrap_err().kind(), io::ErrorKind::BrokenPipe);

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::rc::Rc;
 use std::time::Duration;
 
-use bd3::event::{Edit, EditKind, Event, Reason, Sink};
+use bd3::event::{Edit, Event, Reason, Sink};
 use unicode_width::UnicodeWidthChar;
 
 use super::Show;
@@ -114,7 +114,7 @@ fn ids(text: &str) -> Vec<u32> {
 }
 
 fn fill(pass: u64, position: usize, token: u32, prob: f32) -> Event {
-    let edit = Edit { position, kind: EditKind::Fill, old: MASK, new: token, prob };
+    let edit = Edit::fill(position, MASK, token, prob);
     Event::Edited { pass, edits: vec![edit] }
 }
 
@@ -136,7 +136,7 @@ fn screens(size: &dyn Fn() -> (usize, usize), ink: Inks, events: &[Event]) -> (V
 
 fn story() -> Vec<Event> {
     vec![
-        Event::Started { prompt: ids("the"), block: 4 },
+        Event::Started { prompt: ids("the"), block: 4, reach: 0 },
         Event::BlockOpened { start: 0, ids: ids("the_") },
         fill(1, 3, 32, 0.95),
         Event::BlockCommitted { start: 0, ids: ids("the ") },
@@ -145,7 +145,7 @@ fn story() -> Vec<Event> {
         Event::BlockCommitted { start: 4, ids: ids("cats") },
         Event::BlockOpened { start: 8, ids: ids("____") },
         Event::BlockCommitted { start: 8, ids: ids(" sat") },
-        Event::Finished { passes: 9, tokens: 7, reason: Reason::Length },
+        Event::Finished { length: 10, passes: 9, tokens: 7, reason: Reason::Length },
     ]
 }
 
@@ -178,7 +178,7 @@ fn a_resized_window_is_redrawn_without_leftovers() {
     let terminal = Terminal { size: Box::new(size), ink: Inks::None, pace: Duration::ZERO };
     let tape = Tape::default();
     let mut canvas = Canvas::new(tape.clone(), terminal, &spell, MASK);
-    canvas.event(&Event::Started { prompt: ids("once"), block: 20 });
+    canvas.event(&Event::Started { prompt: ids("once"), block: 20, reach: 0 });
     canvas.event(&Event::BlockOpened { start: 0, ids: ids("once________________") });
     tape.take();
     columns.set(10);
@@ -192,11 +192,11 @@ fn a_resized_window_is_redrawn_without_leftovers() {
 fn a_block_taller_than_the_screen_is_cut_until_it_settles() {
     let text = "lorem ipsum dolor sit amet ".repeat(4);
     let events = [
-        Event::Started { prompt: Vec::new(), block: 108 },
+        Event::Started { prompt: Vec::new(), block: 108, reach: 0 },
         Event::BlockOpened { start: 0, ids: vec![MASK; 108] },
         fill(1, 0, u32::from(b'l'), 1.0),
         Event::BlockCommitted { start: 0, ids: ids(&text) },
-        Event::Finished { passes: 1, tokens: 108, reason: Reason::Length },
+        Event::Finished { length: 108, passes: 1, tokens: 108, reason: Reason::Length },
     ];
     let (shown, _) = screens(&|| (12, 5), Inks::None, &events);
     assert_eq!(shown.last().unwrap().split_whitespace().count(), 20);
@@ -205,11 +205,11 @@ fn a_block_taller_than_the_screen_is_cut_until_it_settles() {
 #[test]
 fn characters_wait_for_their_bytes() {
     let events = [
-        Event::Started { prompt: Vec::new(), block: 2 },
+        Event::Started { prompt: Vec::new(), block: 2, reach: 0 },
         Event::BlockOpened { start: 0, ids: vec![MASK; 2] },
         fill(1, 0, 0xc3, 0.5),
         Event::BlockCommitted { start: 0, ids: vec![0xc3, 0xa9] },
-        Event::Finished { passes: 2, tokens: 2, reason: Reason::Length },
+        Event::Finished { length: 2, passes: 2, tokens: 2, reason: Reason::Length },
     ];
     let (shown, _) = screens(&|| (20, 5), Inks::None, &events);
     assert_eq!(shown[2].trim_end(), "░▢");
@@ -229,6 +229,6 @@ fn a_terminal_that_is_gone_stops_the_sample() {
     }
     let terminal = Terminal { size: Box::new(|| (20, 5)), ink: Inks::None, pace: Duration::ZERO };
     let mut canvas = Canvas::new(Gone, terminal, &spell, MASK);
-    assert!(!canvas.event(&Event::Started { prompt: Vec::new(), block: 2 }));
+    assert!(!canvas.event(&Event::Started { prompt: Vec::new(), block: 2, reach: 0 }));
     assert!(canvas.close().is_err());
 }

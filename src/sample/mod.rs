@@ -4,6 +4,7 @@
 
 mod canvas;
 pub mod official;
+pub mod revise;
 mod rule;
 mod step;
 mod stop;

@@ -3,7 +3,7 @@
 //! next open block, so that no pass is spent on storing alone, but for a long prompt: that is stored in pieces.
 
 use crate::error::{Error, Result};
-use crate::event::{Edit, EditKind, Event, Reason, Sink};
+use crate::event::{Edit, Event, Reason, Sink};
 use crate::pass::{Ask, Cache, Denoiser, Filter, Lane, Proposal};
 use crate::rng::Rng;
 
@@ -201,7 +201,7 @@ impl<C: Cache> Sampler<C> {
             }
             let position = self.canvas.start() + proposal.row;
             let prob = proposal.raw_prob as f32;
-            edits.push(Edit { position, kind: EditKind::Fill, old, new: proposal.token, prob });
+            edits.push(Edit::fill(position, old, proposal.token, prob));
         }
         self.emit(&Event::Edited { pass: self.passes, edits }, sink);
         self.advance(sink);
@@ -248,7 +248,7 @@ impl<C: Cache> Sampler<C> {
     fn begin(&mut self, sink: &mut impl Sink) {
         self.status = Status::Running;
         let prompt = self.canvas.given().to_vec();
-        self.emit(&Event::Started { prompt, block: self.options.block }, sink);
+        self.emit(&Event::Started { prompt, block: self.options.block, reach: 0 }, sink);
         if self.canvas.text().len() >= self.limit() {
             return self.finish(Reason::Length, self.limit(), sink);
         }
@@ -285,7 +285,7 @@ impl<C: Cache> Sampler<C> {
     fn finish(&mut self, reason: Reason, length: usize, sink: &mut impl Sink) {
         self.status = Status::Done(reason, length);
         let tokens = self.new_ids().len() + self.canvas.gaps_filled();
-        sink.event(&Event::Finished { passes: self.passes, tokens, reason });
+        sink.event(&Event::Finished { length, passes: self.passes, tokens, reason });
     }
 
     fn emit(&mut self, event: &Event, sink: &mut impl Sink) {
