@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use crate::scripted::{Scripted, from_digest, round_numbers};
 
-const MASK: u32 = 0;
+pub const MASK: u32 = 0;
 
 fn options(block: usize, max_new: usize, rule: Rule) -> SampleOptions {
     let (filter, window, stop) = (Filter::NONE, Window::Grow, Stop::default());
@@ -251,7 +251,7 @@ fn any_rule() -> impl Strategy<Value = Rule> {
     ]
 }
 
-fn any_options() -> impl Strategy<Value = SampleOptions> {
+pub fn any_options() -> impl Strategy<Value = SampleOptions> {
     let window = prop_oneof![Just(Window::Grow), Just(Window::Slide), Just(Window::Recompute)];
     let nucleus = prop_oneof![Just(Nucleus::Off), Just(Nucleus::Usual(0.8)), Just(Nucleus::Strict(0.8))];
     let temperature = prop_oneof![Just(0.0), Just(1.0), Just(0.7)];
@@ -266,12 +266,12 @@ fn any_options() -> impl Strategy<Value = SampleOptions> {
 }
 
 /// A prompt with bos first, and gaps where the window allows them.
-fn any_prompt() -> impl Strategy<Value = Vec<u32>> {
+pub fn any_prompt() -> impl Strategy<Value = Vec<u32>> {
     prop::collection::vec(prop_oneof![9 => 1u32..9, 1 => Just(MASK)], 0..30)
         .prop_map(|tail| std::iter::once(9).chain(tail).collect())
 }
 
-fn sampler_for<D: Denoiser>(
+pub fn sampler_for<D: Denoiser>(
     model: &D,
     options: &SampleOptions,
     prompt: &[u32],

@@ -7,6 +7,7 @@ mod checkpoints;
 mod cli;
 mod data;
 mod engine;
+mod events;
 mod gguf;
 #[cfg(feature = "train")]
 mod hostile;

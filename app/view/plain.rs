@@ -123,8 +123,8 @@ mod tests {
             plain.event(event);
         }
         assert_eq!(plain.out.as_slice(), b"a");
-        let (pass, position, prob, why) = (3, 4, 0.0, bd3::event::Why::Unlikely);
-        plain.event(&Event::Retracted { start: 3, ids: b"cdef".map(u32::from).to_vec(), pass, position, prob, why });
+        let (pass, prob, why) = (3, 0.0, bd3::event::Why::Unlikely);
+        plain.event(&Event::Retracted { start: 3, ids: b"cdef".map(u32::from).to_vec(), pass, prob, why });
         for event in commit(3, b"xy") {
             plain.event(&event);
         }

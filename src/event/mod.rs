@@ -1,7 +1,13 @@
 //! What a sampler does, as data: ids and numbers only, no text. The same stream feeds the terminal, traces, servers and the
 //! golden tests. Nothing here knows a model or a tokenizer.
 
+mod state;
+mod trace;
+
 use serde::{Deserialize, Serialize};
+
+pub use state::State;
+pub use trace::{Header, Trace, TraceWriter, VERSION};
 
 /// How one position changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,17 +128,16 @@ pub enum Event {
         /// Its final ids.
         ids: Vec<u32>,
     },
-    /// Committed text is taken back, from a block border to its end. It happens between a commit and the next opening.
+    /// Committed text is taken back, to its end. It happens between a commit and the next opening: the block that holds `start`
+    /// opens again, what stands before it in its block stays.
     Retracted {
-        /// Absolute position of the first id taken back; the next block opens there.
+        /// Absolute position of the first id taken back, which gave the reason; it was not a given one.
         start: usize,
         /// The ids taken back.
         ids: Vec<u32>,
         /// The pass that led to it.
         pass: u64,
-        /// The position that gave the reason.
-        position: usize,
-        /// Probability of the token there, given the text on both sides, before temperature and nucleus.
+        /// Probability of the first of them, given the text on both sides, before temperature and nucleus.
         prob: f32,
         /// The reason.
         why: Why,
