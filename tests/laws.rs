@@ -135,11 +135,11 @@ fn the_noised_half_never_sees_its_own_clean_block() {
 
 fn ask(rows: usize) -> Ask {
     let filter = Filter { temperature: 1.0, nucleus: Nucleus::Off };
-    Ask { rows: (0..rows).collect(), uniforms: vec![0.5; rows], filter, alternatives: 0 }
+    Ask::new((0..rows).collect(), vec![0.5; rows], filter)
 }
 
 fn answer(decoder: &Engine, cache: &mut KeyValues, store: &[u32], open: &[u32]) -> Vec<f32> {
-    decoder.logits(&mut [Lane { cache, store, open, ask: &ask(open.len()) }]).unwrap()
+    decoder.logits(&mut [Lane::new(cache, store, open, &ask(open.len()))]).unwrap()
 }
 
 /// The decoder with its cache equals the paired pass, which has none, at every block size.
@@ -191,7 +191,7 @@ fn a_lane_equals_the_lane_alone() {
     let mut lanes: Vec<Lane<'_, KeyValues>> = Vec::new();
     for (i, cache) in caches.iter_mut().enumerate() {
         let open = &opens[i][starts[i]..starts[i] + blocks[i]];
-        lanes.push(Lane { cache, store: &texts[i][..starts[i]], open, ask: &asks[i] });
+        lanes.push(Lane::new(cache, &texts[i][..starts[i]], open, &asks[i]));
     }
     let together = decoder.logits(&mut lanes).unwrap();
     let alone: Vec<f32> = (0..3)

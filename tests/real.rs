@@ -36,11 +36,11 @@ fn engine(path: &Path, exact: bool) -> Engine {
 /// The most probable continuation, token by token, up to `eos` or `most` tokens.
 fn greedy(engine: &Engine, prompt: &[u32], most: usize, eos: Option<u32>) -> Vec<u32> {
     let mut cache = engine.cache(1);
-    let ask = Ask { rows: vec![0], uniforms: vec![0.5], filter: Filter::GREEDY, alternatives: 0 };
+    let ask = Ask::new(vec![0], vec![0.5], Filter::GREEDY);
     let (mut store, mut out) = (prompt.to_vec(), Vec::new());
     while out.len() < most {
         let open = [engine.mask_id()];
-        let lane = Lane { cache: &mut cache, store: &store, open: &open, ask: &ask };
+        let lane = Lane::new(&mut cache, &store, &open, &ask);
         let next = engine.pass(&mut [lane]).unwrap()[0][0].token;
         out.push(next);
         if Some(next) == eos {

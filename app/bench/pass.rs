@@ -151,10 +151,10 @@ impl<'a> Bench<'a> {
     fn new(engine: &'a Engine, depth: usize) -> Result<Self> {
         // A pass takes the same time whatever the size of the blocks that it stored; blocks of one allow every depth.
         let mut cache = engine.cache(1);
-        let ask = Ask { rows: Vec::new(), uniforms: Vec::new(), filter: Filter::GREEDY, alternatives: 0 };
+        let ask = Ask::none();
         let ids = ids(engine, depth);
         for store in ids.chunks(PIECE) {
-            engine.pass(&mut [Lane { cache: &mut cache, store, open: &[], ask: &ask }])?;
+            engine.pass(&mut [Lane::new(&mut cache, store, &[], &ask)])?;
         }
         Ok(Self { engine, cache, depth })
     }
@@ -166,10 +166,10 @@ impl<'a> Bench<'a> {
         let mask = self.engine.mask_id();
         let (store, open) = if causal { (ids(self.engine, rows), vec![mask]) } else { (Vec::new(), vec![mask; rows]) };
         let asked: Vec<usize> = (0..open.len()).collect();
-        let ask = Ask { uniforms: vec![0.5; asked.len()], rows: asked, filter: Filter::GREEDY, alternatives: 0 };
+        let ask = Ask::new(asked.clone(), vec![0.5; asked.len()], Filter::GREEDY);
         let mut once = || {
             let start = Instant::now();
-            self.engine.pass(&mut [Lane { cache: &mut self.cache, store: &store, open: &open, ask: &ask }])?;
+            self.engine.pass(&mut [Lane::new(&mut self.cache, &store, &open, &ask)])?;
             let seconds = start.elapsed().as_secs_f64();
             self.cache.truncate(self.depth);
             Ok(seconds)

@@ -59,6 +59,13 @@ impl Head {
         isa.run(Put { head: self, at, key, value });
     }
 
+    /// The bytes of the key and the value in row `at` of memory.
+    fn get(&self, at: usize) -> [Vec<u8>; 2] {
+        let (bytes, panel, lane) = (self.precision.bytes(), at / LANES * LANES * self.width, at % LANES);
+        let key = (0..self.width).flat_map(|i| &self.keys[(panel + i * LANES + lane) * bytes..][..bytes]).copied();
+        [key.collect(), self.values[at * self.width * bytes..][..self.width * bytes].to_vec()]
+    }
+
     /// How precisely they are kept.
     pub fn precision(&self) -> Precision {
         self.precision
@@ -220,6 +227,17 @@ impl KeyValues {
     pub(super) fn stored(&mut self, ids: &[u32]) {
         self.ids.extend(ids);
         self.end += ids.len();
+    }
+}
+
+/// Equal caches hold the same ids at the same positions with the same bits of keys and values, wherever they lie in memory.
+impl PartialEq for KeyValues {
+    fn eq(&self, other: &Self) -> bool {
+        let heads = |cache: &Self| cache.layers.iter().map(Vec::len).collect::<Vec<_>>();
+        let same = |a: &Head, b: &Head| (0..self.ids.len()).all(|i| a.get(self.gone + i) == b.get(other.gone + i));
+        (self.block, self.causal, self.end, &self.ids) == (other.block, other.causal, other.end, &other.ids)
+            && heads(self) == heads(other)
+            && self.layers.iter().flatten().zip(other.layers.iter().flatten()).all(|(a, b)| same(a, b))
     }
 }
 

@@ -7,7 +7,23 @@ use super::team::Team;
 use crate::error::{Error, Result};
 use crate::pass::{Nucleus, Proposal, Query, nucleus};
 
-/// Answers for all rows. `logits`: `[panels][rows][32]`.
+/// Leads rows away from others: logits of `row` become `logits + weight * (logits - those of the guide)`, where the guides' rows come
+/// last, in the order of `guided`. `logits`: `[panels][rows][32]`.
+pub fn guide(logits: &mut [f32], (first, rows): (usize, usize), guided: &[(usize, f32)]) {
+    if guided.is_empty() {
+        return;
+    }
+    for panel in logits.chunks_exact_mut(rows * OUTPUTS) {
+        let (asked, guides) = panel.split_at_mut(first * OUTPUTS);
+        for (&(row, weight), guide) in guided.iter().zip(guides.chunks_exact(OUTPUTS)) {
+            for (logit, other) in asked[row * OUTPUTS..][..OUTPUTS].iter_mut().zip(guide) {
+                *logit += weight * (*logit - other);
+            }
+        }
+    }
+}
+
+/// Answers for the first rows, one for each query. `logits`: `[panels][rows][32]`.
 pub fn propose(
     team: &mut Team,
     isa: Isa,
@@ -15,7 +31,7 @@ pub fn propose(
     (rows, vocab): (usize, usize),
     queries: &[Query],
 ) -> Result<Vec<Proposal>> {
-    let mut answers: Vec<Option<Result<Proposal>>> = (0..rows).map(|_| None).collect();
+    let mut answers: Vec<Option<Result<Proposal>>> = (0..queries.len()).map(|_| None).collect();
     team.each(&mut answers, 1, |row, answer| {
         answer[0] = Some(answer_one(
             isa,

@@ -34,7 +34,7 @@ use weights::Weights;
 use crate::arch::{Arch, Objective};
 use crate::error::{Error, Result};
 use crate::format::Stored;
-use crate::pass::{Ask, Denoiser, Filter, Lane, Proposal};
+use crate::pass::{Ask, Denoiser, Guide, Lane, Proposal};
 
 /// How an engine runs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -111,10 +111,10 @@ impl Engine {
     /// # Errors
     /// Lanes that mean nothing to the model.
     pub fn logits(&self, lanes: &mut [Lane<'_, KeyValues>]) -> Result<Vec<f32>> {
-        self.run(lanes, |_, scratch, rows| {
-            let mut all = Vec::with_capacity(rows * self.arch.vocab);
+        self.run(lanes, |_, scratch, (asked, rows)| {
+            let mut all = Vec::with_capacity(asked * self.arch.vocab);
             let mut line = vec![0.0; self.arch.vocab.next_multiple_of(OUTPUTS)];
-            for row in 0..rows {
+            for row in 0..asked {
                 row_of(&scratch.logits, rows, row, &mut line);
                 all.extend_from_slice(&line[..self.arch.vocab]);
             }
@@ -131,12 +131,12 @@ impl Engine {
         if self.arch.objective != Objective::NextToken {
             return Err(Error::Run("only a next-token model reads a text from left to right".into()));
         }
-        let ask = Ask { rows: Vec::new(), uniforms: Vec::new(), filter: Filter::GREEDY, alternatives: 0 };
+        let ask = Ask::none();
         let mut line = vec![0.0; self.arch.vocab.next_multiple_of(OUTPUTS)];
         for (piece, ids) in ids.chunks(PIECE).enumerate() {
             let mut state = self.state()?;
             let (machine, scratch) = &mut *state;
-            let lanes = &mut [Lane { cache, store: ids, open: &[], ask: &ask }];
+            let lanes = &mut [Lane::new(cache, ids, &[], &ask)];
             scratch.plan.make(&self.arch, &self.frequencies, lanes)?;
             scratch.plan.ask_all(&self.arch);
             machine.pass(&self.arch, &self.weights, scratch, lanes);
@@ -153,23 +153,50 @@ impl Engine {
         self.state.lock().map_err(|_| Error::Run("the engine failed in an earlier pass".into()))
     }
 
-    /// One pass, and what is made of its logits. `then` gets the number of rows asked for.
+    /// One pass, and what is made of its logits. `then` gets how many rows were asked for and how many the scratch holds: those of
+    /// guides come last.
     fn run<T>(
         &self,
         lanes: &mut [Lane<'_, KeyValues>],
-        then: impl FnOnce(&mut Machine, &mut Scratch, usize) -> Result<T>,
+        then: impl FnOnce(&mut Machine, &mut Scratch, (usize, usize)) -> Result<T>,
     ) -> Result<T> {
         let mut state = self.state()?;
         let (machine, scratch) = &mut *state;
-        scratch.plan.make(&self.arch, &self.frequencies, lanes)?;
-        machine.pass(&self.arch, &self.weights, scratch, lanes);
-        for lane in lanes.iter_mut() {
+        let (mut all, guided, asked) = self.with_guides(lanes)?;
+        scratch.plan.make(&self.arch, &self.frequencies, &all)?;
+        machine.pass(&self.arch, &self.weights, scratch, &mut all);
+        for lane in &mut all {
             lane.cache.stored(lane.store);
         }
-        let rows = scratch.plan.asked.len();
-        then(machine, scratch, rows)
+        head::guide(&mut scratch.logits, (asked, asked + guided.len()), &guided);
+        then(machine, scratch, (asked, asked + guided.len()))
+    }
+
+    /// All lanes, guides behind them as lanes of their own; for each of the guides' rows the row that it leads and its weight; and how many
+    /// rows are asked for.
+    fn with_guides<'l>(&self, lanes: &'l mut [Lane<'_, KeyValues>]) -> Result<Flat<'l>> {
+        let (mut all, mut guides, mut guided, mut asked) = (Vec::with_capacity(lanes.len()), Vec::new(), Vec::new(), 0);
+        for lane in lanes {
+            let Lane { cache, store, open, ask, guide } = lane;
+            if let Some(Guide { cache, store, open: unguided, weight }) = guide {
+                if self.arch.objective == Objective::NextToken || unguided.len() != open.len() {
+                    return Err(Error::Run(
+                        "a guide opens the rows that its lane opens, of a model that fills masks".into(),
+                    ));
+                }
+                guided.extend((asked..asked + ask.rows.len()).map(|row| (row, *weight)));
+                guides.push(Lane::new(&mut **cache, store, unguided, ask));
+            }
+            asked += ask.rows.len();
+            all.push(Lane::new(&mut **cache, store, open, ask));
+        }
+        all.append(&mut guides);
+        Ok((all, guided, asked))
     }
 }
+
+/// What [`Engine::with_guides`] gives.
+type Flat<'l> = (Vec<Lane<'l, KeyValues>>, Vec<(usize, f32)>, usize);
 
 /// Threads, at most: a pass has no work for more.
 const MOST_THREADS: usize = 256;
@@ -207,7 +234,7 @@ impl Denoiser for Engine {
         let queries = lanes.iter().flat_map(|l| (0..l.ask.rows.len()).map(|i| l.ask.query(i, l.open, mask)));
         let queries: Vec<_> = queries.collect();
         let counts: Vec<usize> = lanes.iter().map(|lane| lane.ask.rows.len()).collect();
-        self.run(lanes, |machine, scratch, rows| {
+        self.run(lanes, |machine, scratch, (_, rows)| {
             let mut proposals =
                 head::propose(&mut machine.team, machine.isa, &scratch.logits, (rows, self.arch.vocab), &queries)?;
             let mut answers = Vec::with_capacity(counts.len());

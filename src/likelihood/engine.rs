@@ -66,7 +66,7 @@ fn block(
         if !asked.terms.is_empty() {
             let store = &batch.row(row)[cache.end()..block.start];
             let open = &draw.xt[row * length..][block.clone()];
-            lanes.push(Lane { cache, store, open, ask: &asked.ask });
+            lanes.push(Lane::new(cache, store, open, &asked.ask));
         }
     }
     if lanes.is_empty() {
@@ -94,7 +94,7 @@ impl Asked {
         let range = first(block.start)..first(block.end);
         let rows: Vec<usize> = terms.rows[range.clone()].iter().map(|&row| row as usize - at - block.start).collect();
         let uniforms = vec![0.0; rows.len()];
-        Self { terms: range, ask: Ask { rows, uniforms, filter: Filter::NONE, alternatives: 0 } }
+        Self { terms: range, ask: Ask::new(rows, uniforms, Filter::NONE) }
     }
 }
 

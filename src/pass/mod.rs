@@ -64,15 +64,27 @@ pub struct Ask {
     pub filter: Filter,
     /// How many most probable alternatives to report per row (0: none).
     pub alternatives: usize,
+    /// Ids by row, whose probability is reported as [`Proposal::standing`]; none: the ids that stand there now.
+    pub standing: Vec<u32>,
 }
 
 impl Ask {
+    /// Asks for nothing.
+    pub fn none() -> Self {
+        Self::new(Vec::new(), Vec::new(), Filter::GREEDY)
+    }
+
+    /// Asks for these rows, with a uniform each.
+    pub fn new(rows: Vec<usize>, uniforms: Vec<f64>, filter: Filter) -> Self {
+        Self { rows, uniforms, filter, alternatives: 0, standing: Vec::new() }
+    }
+
     /// What to ask of the `index`-th row, for a model that answers with [`propose`].
     pub fn query(&self, index: usize, open: &[u32], mask_id: u32) -> Query {
         let row = self.rows[index];
         Query {
             row,
-            standing: open[row],
+            standing: self.standing.get(index).copied().unwrap_or(open[row]),
             uniform: self.uniforms[index],
             filter: self.filter,
             alternatives: self.alternatives,
@@ -96,7 +108,8 @@ pub struct Proposal {
     pub entropy: f64,
     /// The most probable other token and its probability, before temperature and nucleus.
     pub runner_up: (u32, f64),
-    /// Probability of the id that stands in this row now, before temperature and nucleus (0 for the mask id).
+    /// Probability of the id that stands in this row now, or of the one that [`Ask::standing`] names, before temperature and nucleus
+    /// (0 for the mask id).
     pub standing: f64,
     /// The most probable tokens, best first, before temperature and nucleus.
     pub alternatives: Vec<(u32, f64)>,
@@ -113,6 +126,28 @@ pub struct Lane<'a, C> {
     pub open: &'a [u32],
     /// Which rows to answer for.
     pub ask: &'a Ask,
+    /// Answers are led away from what another context would give.
+    pub guide: Option<Guide<'a, C>>,
+}
+
+/// Classifier-free guidance (Ho and Salimans 2022; for masked diffusion Nie et al. 2025, LLaDA): the same rows are scored a second time
+/// in a context that lacks the condition, and the answers come from `logits + weight * (logits - those)`.
+pub struct Guide<'a, C> {
+    /// Keys and values of the context without the condition.
+    pub cache: &'a mut C,
+    /// As [`Lane::store`], in that context.
+    pub store: &'a [u32],
+    /// As [`Lane::open`]: as long as the lane's.
+    pub open: &'a [u32],
+    /// How far; 0 changes nothing.
+    pub weight: f32,
+}
+
+impl<'a, C> Lane<'a, C> {
+    /// A lane without a guide.
+    pub fn new(cache: &'a mut C, store: &'a [u32], open: &'a [u32], ask: &'a Ask) -> Self {
+        Self { cache, store, open, ask, guide: None }
+    }
 }
 
 /// A sequence's stored keys and values. They belong to one model and one block size.

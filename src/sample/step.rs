@@ -137,7 +137,7 @@ impl<C: Cache> Sampler<C> {
         let mut canvas = Canvas::new(prompt, options.block, mask_id);
         options.narrow(&mut canvas);
         cache.keep_equal(options.kept(&canvas));
-        let ask = Ask { rows: Vec::new(), uniforms: Vec::new(), filter: options.filter, alternatives: 0 };
+        let ask = Ask::new(Vec::new(), Vec::new(), options.filter);
         Ok(Self { options, canvas, cache, rng, clock: Clock::new(0), ask, until: 0, passes: 0, status: Status::New })
     }
 
@@ -176,7 +176,7 @@ impl<C: Cache> Sampler<C> {
         let stored = self.canvas.base() + self.cache.end();
         let store = &self.canvas.text()[stored..self.until];
         let open = if self.asks() { self.canvas.open() } else { &[] };
-        Lane { cache: &mut self.cache, store, open, ask: &self.ask }
+        Lane::new(&mut self.cache, store, open, &self.ask)
     }
 
     /// Takes the answer of a pass: decides, edits, commits.

@@ -373,9 +373,8 @@ pub fn decode(dir: &Path, path: &Path) -> Check {
         let open = &noisy[start..start + block];
         let row = start / length * length;
         let log_probs = |cache: &mut KeyValues, store: &[u32]| {
-            let ask = Ask { rows: (0..block).collect(), uniforms: vec![0.0; block], filter: PLAIN, alternatives: 0 };
-            let mut logits =
-                decoder.logits(&mut [Lane { cache, store, open, ask: &ask }]).map_err(|e| e.to_string())?;
+            let ask = Ask::new((0..block).collect(), vec![0.0; block], PLAIN);
+            let mut logits = decoder.logits(&mut [Lane::new(cache, store, open, &ask)]).map_err(|e| e.to_string())?;
             loss::subs_log_probs(&mut logits, open, decoder.arch().vocab, decoder.mask_id());
             Ok::<_, String>(logits.into_iter().map(f64::from).collect::<Vec<_>>())
         };
