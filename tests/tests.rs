@@ -18,6 +18,7 @@ mod noise;
 mod oracle;
 mod prompts;
 mod real;
+mod rules;
 mod sampling;
 mod scripted;
 mod tidy;
