@@ -18,6 +18,7 @@ mod eval;
 mod interrupt;
 mod model;
 mod plot;
+mod rule;
 mod sample;
 mod train;
 mod view;

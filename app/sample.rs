@@ -8,7 +8,7 @@ use bd3::engine::Options;
 use bd3::event::{Event, Reason, Sink};
 use bd3::pass::{Denoiser, Filter, Nucleus};
 use bd3::rng::Rng;
-use bd3::sample::{self, Knobs, Rule, SampleOptions, Sampler, Stop, Window};
+use bd3::sample::{self, SampleOptions, Sampler, Stop, Window};
 use bd3::tokenizer::chat::Message;
 use bd3::{Error, Result};
 use clap::{Args, Parser, ValueEnum};
@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::interrupt;
 use crate::model::{self, Model};
+use crate::rule::RuleArgs;
 use crate::view::{self, Show, View};
 
 /// Write text with a model, block by block
@@ -47,15 +48,8 @@ pub struct SampleArgs {
     /// Tokens in a block, best one that the model was trained at; default: the model's own
     #[arg(long, value_name = "N", help_heading = "Blocks")]
     block: Option<usize>,
-    /// Which masks of a block become known in a pass
-    #[arg(long, value_name = "NAME", default_value = "first-hitting", value_parser = Rule::NAMES, help_heading = "Blocks")]
-    rule: String,
-    /// Rule threshold: every proposal of at least this probability is taken
-    #[arg(allow_negative_numbers = true, long, value_name = "X", help_heading = "Blocks")]
-    threshold: Option<f64>,
-    /// Rules ancestral and confidence: steps per block
-    #[arg(long, value_name = "N", help_heading = "Blocks")]
-    steps: Option<usize>,
+    #[command(flatten)]
+    rule: RuleArgs,
     /// What is seen of a text longer than the training length: all of it, without the oldest blocks, or half a window afresh;
     /// default: slide, or recompute where a block is more than half of that length
     #[arg(long, value_enum, help_heading = "Blocks")]
@@ -171,7 +165,7 @@ impl SampleArgs {
         Ok(SampleOptions {
             block,
             max_new: self.n,
-            rule: Rule::named(&self.rule, Knobs { steps: self.steps, threshold: self.threshold })?,
+            rule: self.rule.rule()?,
             filter: self.filter(),
             train_length: arch.length,
             window: match self.window {

@@ -5,7 +5,7 @@ use std::path::Path;
 use bd3::event::{Event, Quiet, Reason, Sink};
 use bd3::pass::{Cache, Denoiser, Filter, Nucleus, Query, propose};
 use bd3::rng::Rng;
-use bd3::sample::{Rule, SampleOptions, Sampler, Stop, Window, run, step};
+use bd3::sample::{Rule, SampleOptions, Sampler, Split, Stop, Window, run, step};
 use proptest::prelude::*;
 
 use crate::scripted::{Scripted, from_digest, round_numbers};
@@ -21,7 +21,7 @@ fn options(block: usize, max_new: usize, rule: Rule) -> SampleOptions {
 const RULES: [Rule; 4] = [
     Rule::FirstHitting,
     Rule::Ancestral { steps: 3 },
-    Rule::Confidence { steps: 2 },
+    Rule::Confidence { steps: 2, split: Split::Even },
     Rule::Threshold { threshold: 0.7 },
 ];
 
@@ -69,7 +69,7 @@ fn check(rule: Rule, before: &str, script: &[&str], after: &[&str]) {
 #[test]
 fn confidence_takes_its_share_of_the_best() {
     let script = ["cat 0.5 dog 0.4", "sat 0.9 ran 0.1", "on 0.6 by 0.3", "it 0.4 me 0.3 us 0.3"];
-    let rule = |steps| Rule::Confidence { steps };
+    let rule = |steps| Rule::Confidence { steps, split: Split::Even };
     check(rule(2), "the _ _ _ _", &script, &["the _ sat on _", "the cat sat on it"]);
     check(rule(3), "the _ _ _ _", &script, &["the _ sat on _", "the cat sat on _", "the cat sat on it"]);
     check(rule(1), "the _ _ _ _", &script, &["the cat sat on it"]);
@@ -107,7 +107,7 @@ fn ancestral_spreads_tokens_evenly_over_its_steps() {
     for _ in 0..4000 {
         let (mut step, mut masked) = (0, vec![0, 1, 2]);
         while !masked.is_empty() {
-            let freed = bd3::sample::ancestral(&masked, 4, &mut step, || rng.uniform());
+            let freed = bd3::sample::rule::ancestral(&masked, 4, &mut step, || rng.uniform());
             counts[step - 1] += freed.len() as u32;
             masked.retain(|row| !freed.contains(row));
         }
@@ -246,7 +246,7 @@ fn any_rule() -> impl Strategy<Value = Rule> {
     prop_oneof![
         Just(Rule::FirstHitting),
         (1usize..6).prop_map(|steps| Rule::Ancestral { steps }),
-        (1usize..6).prop_map(|steps| Rule::Confidence { steps }),
+        (1usize..6).prop_map(|steps| Rule::Confidence { steps, split: Split::Even }),
         (0.1f64..1.0).prop_map(|threshold| Rule::Threshold { threshold }),
     ]
 }
@@ -337,8 +337,8 @@ proptest! {
         prop_assert!(sampler.ids().iter().zip(&prompt).all(|(id, given)| id == given || *given == MASK));
         prop_assert_eq!(sampler.passes(), model.lanes.get());
         let most = match options.rule {
-            Rule::Ancestral { steps } | Rule::Confidence { steps } => steps,
-            Rule::FirstHitting | Rule::Threshold { .. } => usize::MAX,
+            Rule::Ancestral { steps } | Rule::Confidence { steps, .. } => steps,
+            _ => usize::MAX,
         };
         let mut bound = 0;
         let mut open: Vec<u32> = Vec::new();

@@ -19,6 +19,7 @@ mod noise;
 mod oracle;
 mod prompts;
 mod real;
+mod rules;
 mod sampling;
 mod scripted;
 mod tidy;

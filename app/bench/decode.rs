@@ -9,7 +9,7 @@ use bd3::event::Quiet;
 use bd3::format::Type;
 use bd3::pass::{Denoiser, Filter, Nucleus};
 use bd3::rng::Rng;
-use bd3::sample::{self, Rule, SampleOptions, Sampler, Stop, Window};
+use bd3::sample::{self, Rule, SampleOptions, Sampler, Split, Stop, Window};
 use bd3::{Error, Result};
 use clap::Args;
 use serde_json::json;
@@ -66,7 +66,7 @@ pub fn run(args: &DecodeArgs) -> anyhow::Result<()> {
     let subject = args.subject.open(args.format)?;
     let engine = &subject.engine;
     let options = args.options(engine)?;
-    let Rule::Confidence { steps } = options.rule else { unreachable!("the rule of this command") };
+    let Rule::Confidence { steps, .. } = options.rule else { unreachable!("the rule of this command") };
     args.decode(engine, &options)?;
     let mut all = Vec::with_capacity(args.repeat);
     let (mut tokens, mut passes) = (0, 0);
@@ -125,7 +125,7 @@ impl DecodeArgs {
         Ok(SampleOptions {
             block,
             max_new: self.n,
-            rule: Rule::Confidence { steps: (block as f64 / per_pass).ceil() as usize },
+            rule: Rule::Confidence { steps: (block as f64 / per_pass).ceil() as usize, split: Split::Even },
             filter: Filter { temperature: self.temperature, nucleus: Nucleus::Off },
             train_length: arch.length,
             window: Window::Grow,

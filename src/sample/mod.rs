@@ -5,13 +5,13 @@
 mod canvas;
 pub mod official;
 pub mod revise;
-mod rule;
+pub mod rule;
 mod step;
 mod stop;
 mod window;
 
 pub use canvas::Canvas;
-pub use rule::{Knobs, Rule, ancestral, confidence, first_hitting, quota, threshold};
+pub use rule::{Accepted, Budget, Knobs, Rule, Split};
 pub use step::{SampleOptions, Sampler, run, step};
 pub use stop::Stop;
 pub use window::Window;

@@ -137,7 +137,8 @@ impl<C: Cache> Sampler<C> {
         let mut canvas = Canvas::new(prompt, options.block, mask_id);
         options.narrow(&mut canvas);
         cache.keep_equal(options.kept(&canvas));
-        let ask = Ask::new(Vec::new(), Vec::new(), options.filter);
+        let alternatives = options.rule.alternatives();
+        let ask = Ask { alternatives, ..Ask::new(Vec::new(), Vec::new(), options.filter) };
         Ok(Self { options, canvas, cache, rng, clock: Clock::new(0), ask, until: 0, passes: 0, status: Status::New })
     }
 
@@ -194,14 +195,15 @@ impl<C: Cache> Sampler<C> {
         }
         let accepted = self.options.rule.accept(proposals, &mut self.clock);
         let mut edits = Vec::with_capacity(accepted.len());
-        for proposal in proposals.iter().filter(|proposal| accepted.contains(&proposal.row)) {
+        for proposal in proposals {
+            let Some(accepted) = accepted.iter().find(|accepted| accepted.row == proposal.row) else { continue };
             let old = self.canvas.open()[proposal.row];
             if proposal.token == old || !self.canvas.fill(proposal.row, proposal.token) {
                 return Err(Error::Run("the model proposed a mask, or a token where none was asked for".into()));
             }
             let position = self.canvas.start() + proposal.row;
             let prob = proposal.raw_prob as f32;
-            edits.push(Edit::fill(position, old, proposal.token, prob));
+            edits.push(Edit { why: accepted.why, ..Edit::fill(position, old, proposal.token, prob) });
         }
         self.emit(&Event::Edited { pass: self.passes, edits }, sink);
         self.advance(sink);
@@ -277,7 +279,7 @@ impl<C: Cache> Sampler<C> {
             self.cache.truncate(0);
         }
         self.canvas.open_next();
-        self.clock = Clock::new(self.canvas.masked().len());
+        self.clock = Clock::new(self.canvas.masked().len()).of_block(self.options.block);
         let (start, ids) = (self.canvas.start(), self.canvas.open().to_vec());
         self.emit(&Event::BlockOpened { start, ids }, sink);
     }

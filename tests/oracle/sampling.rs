@@ -5,8 +5,9 @@ use std::path::Path;
 
 use bd3::noise::{Schedule, sigma};
 use bd3::pass::{Nucleus, cut};
+use bd3::sample::Canvas;
 use bd3::sample::official::{Extent, analytic_probs, ancestral_posterior, denoiser_probs, exponential_race, judge};
-use bd3::sample::{Canvas, first_hitting};
+use bd3::sample::rule::first_hitting;
 
 use super::golden::{Check, Golden, Tensor, close, config, json};
 
