@@ -1,6 +1,6 @@
 //! The flags that choose an unmasking rule. What the rules do is the library's.
 
-use bd3::sample::{Knobs, Rule, Split};
+use bd3::sample::{Budget, Knobs, Rule, Split};
 use bd3::{Error, Result};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
@@ -41,9 +41,20 @@ pub struct RuleArgs {
     /// Rule klass: passes that it must stand still for; default: 2
     #[arg(long, value_name = "N", help_heading = "Blocks")]
     stable: Option<usize>,
+    /// Passes for a block, at most: where the rule takes longer, the best of its other proposals are taken too
+    #[arg(long, value_name = "N", help_heading = "Blocks")]
+    passes: Option<usize>,
+    /// Milliseconds for a block, as far as whole passes allow; the text then depends on the machine
+    #[arg(long, value_name = "MS", help_heading = "Blocks")]
+    budget_ms: Option<u64>,
 }
 
 impl RuleArgs {
+    /// What a block may cost.
+    pub fn budget(&self) -> Budget {
+        Budget { passes: self.passes, ms: self.budget_ms }
+    }
+
     /// The rule asked for.
     pub fn rule(&self) -> Result<Rule> {
         let knobs = Knobs {

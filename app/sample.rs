@@ -163,9 +163,6 @@ impl SampleArgs {
             return Err(Error::value("block", expected, block.to_string()));
         }
         Ok(SampleOptions {
-            block,
-            max_new: self.n,
-            rule: self.rule.rule()?,
             filter: self.filter(),
             train_length: arch.length,
             window: match self.window {
@@ -177,6 +174,8 @@ impl SampleArgs {
                 None => Window::Recompute,
             },
             stop: Stop { eos, low_entropy: self.stop_entropy },
+            budget: self.rule.budget(),
+            ..SampleOptions::new(block, self.n, self.rule.rule()?)
         })
     }
 }
@@ -223,8 +222,8 @@ impl Job<'_> {
     fn sample(&self, denoiser: &impl Denoiser, kind: View, rng: Rng) -> anyhow::Result<Reason> {
         let spell = |id| self.model.tokenizer.token_bytes(id);
         let mask = denoiser.mask_id();
-        let cache = denoiser.cache(self.options.block);
-        let mut sampler = Sampler::new(self.options.clone(), &self.ids, mask, cache, rng)?;
+        let caches = |size| denoiser.cache(size);
+        let mut sampler = Sampler::new(self.options.clone(), &self.ids, mask, caches, rng)?;
         let mut shown = kind.open(&spell, mask);
         let start = Instant::now();
         sample::run(denoiser, &mut sampler, Watched(&mut *shown))?;

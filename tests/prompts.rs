@@ -4,18 +4,16 @@ use bd3::arch::{self, Arch, Objective, Shape, SpecialIds};
 use bd3::engine::{Engine, Options};
 use bd3::event::{Event, Quiet, Reason, Sink};
 use bd3::format::Stored;
-use bd3::pass::{Cache, Denoiser, Filter};
+use bd3::pass::{Cache, Denoiser};
 use bd3::rng::Rng;
-use bd3::sample::{Rule, SampleOptions, Sampler, Stop, Window, run};
+use bd3::sample::{Rule, SampleOptions, Sampler, Window, run};
 
 use crate::scripted::{Scripted, from_digest};
 
 const MASK: u32 = 0;
 
 fn options(block: usize, max_new: usize) -> SampleOptions {
-    let (filter, window, stop) = (Filter::NONE, Window::Grow, Stop::default());
-    let rule = Rule::FirstHitting;
-    SampleOptions { block, max_new, rule, filter, train_length: 1 << 20, window, stop }
+    SampleOptions { train_length: 1 << 20, ..SampleOptions::new(block, max_new, Rule::FirstHitting) }
 }
 
 fn prompt(seed: u64, count: usize) -> Vec<u32> {
@@ -24,7 +22,9 @@ fn prompt(seed: u64, count: usize) -> Vec<u32> {
 }
 
 fn sampler<D: Denoiser>(model: &D, options: &SampleOptions, prompt: &[u32], cache: D::Cache) -> Sampler<D::Cache> {
-    Sampler::new(options.clone(), prompt, model.mask_id(), cache, Rng::new(3)).unwrap()
+    let mut cache = Some(cache);
+    let caches = |_| cache.take().expect("one cache");
+    Sampler::new(options.clone(), prompt, model.mask_id(), caches, Rng::new(3)).unwrap()
 }
 
 /// How many edits each pass made.

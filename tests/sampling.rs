@@ -13,8 +13,7 @@ use crate::scripted::{Scripted, from_digest, round_numbers};
 pub const MASK: u32 = 0;
 
 fn options(block: usize, max_new: usize, rule: Rule) -> SampleOptions {
-    let (filter, window, stop) = (Filter::NONE, Window::Grow, Stop::default());
-    SampleOptions { block, max_new, rule, filter, train_length: 1 << 20, window, stop }
+    SampleOptions { train_length: 1 << 20, ..SampleOptions::new(block, max_new, rule) }
 }
 
 /// The rules, with knobs that show their character on a block of 4.
@@ -49,7 +48,7 @@ fn check(rule: Rule, before: &str, script: &[&str], after: &[&str]) {
         SampleOptions { filter: Filter::GREEDY, ..options(prompt.len(), 0, rule) },
         &prompt,
         MASK,
-        model.cache(prompt.len()),
+        |size| model.cache(size),
         Rng::new(1),
     )
     .unwrap();
@@ -88,7 +87,7 @@ fn threshold_takes_all_above_it_and_at_least_the_best() {
 fn first_hitting_fills_one_position_per_pass() {
     let (model, mut events) = (Scripted::new(MASK, round_numbers), Vec::new());
     let options = options(4, 11, Rule::FirstHitting);
-    let mut sampler = Sampler::new(options, &[9], MASK, model.cache(4), Rng::new(3)).unwrap();
+    let mut sampler = Sampler::new(options, &[9], MASK, |size| model.cache(size), Rng::new(3)).unwrap();
     run(&model, &mut sampler, &mut events).unwrap();
     let edits = events.iter().filter_map(|event| match event {
         Event::Edited { edits, .. } => Some(edits.len()),
@@ -131,7 +130,7 @@ fn first_hitting_with_exact_conditionals_draws_from_the_joint_distribution() {
     let mut counts = [0u32; 8];
     for seed in 0..8000 {
         let options = options(4, 3, Rule::FirstHitting);
-        let mut sampler = Sampler::new(options, &[9], MASK, model.cache(4), Rng::new(seed)).unwrap();
+        let mut sampler = Sampler::new(options, &[9], MASK, |size| model.cache(size), Rng::new(seed)).unwrap();
         run(&model, &mut sampler, Quiet).unwrap();
         counts[all().position(|ids| ids == sampler.new_ids()).unwrap()] += 1;
     }
@@ -150,7 +149,8 @@ fn an_autoregressive_sample_stores_one_id_per_pass() {
         Ok(proposal)
     });
     let mut sampler =
-        Sampler::new(options(1, 4, Rule::FirstHitting), &[9, 1, 2], MASK, model.cache(1), Rng::new(1)).unwrap();
+        Sampler::new(options(1, 4, Rule::FirstHitting), &[9, 1, 2], MASK, |size| model.cache(size), Rng::new(1))
+            .unwrap();
     run(&model, &mut sampler, Quiet).unwrap();
     assert_eq!((sampler.new_ids(), sampler.passes()), (&[3, 4, 5, 6][..], 4));
 }
@@ -164,7 +164,7 @@ fn end_of_text_ends_a_sample_only_when_asked_to_and_is_not_text() {
     });
     let ids = |eos| {
         let options = SampleOptions { stop: Stop { eos, low_entropy: None }, ..options(4, 9, Rule::FirstHitting) };
-        let mut sampler = Sampler::new(options, &[5, 1], MASK, model.cache(4), Rng::new(1)).unwrap();
+        let mut sampler = Sampler::new(options, &[5, 1], MASK, |size| model.cache(size), Rng::new(1)).unwrap();
         let mut events = Vec::new();
         run(&model, &mut sampler, &mut events).unwrap();
         assert_eq!(rebuild(&events), sampler.ids());
@@ -186,7 +186,8 @@ fn a_sink_that_breaks_stops_the_sample_before_the_next_pass() {
     let model = Scripted::new(MASK, round_numbers);
     for (after, passes) in [(1, 0), (2, 0), (3, 1), (4, 2)] {
         let mut sampler =
-            Sampler::new(options(4, 40, Rule::FirstHitting), &[9], MASK, model.cache(4), Rng::new(1)).unwrap();
+            Sampler::new(options(4, 40, Rule::FirstHitting), &[9], MASK, |size| model.cache(size), Rng::new(1))
+                .unwrap();
         let mut sink = Breaks(after, Vec::new());
         run(&model, &mut sampler, &mut sink).unwrap();
         assert_eq!((sampler.passes(), sampler.reason()), (passes, Some(Reason::Interrupted)), "{after}");
@@ -198,7 +199,9 @@ fn a_sink_that_breaks_stops_the_sample_before_the_next_pass() {
 fn wrong_answers_and_wrong_options_are_errors() {
     let make = |options, prompt: &[u32]| {
         let model = Scripted::new(MASK, round_numbers);
-        Sampler::new(options, prompt, MASK, model.cache(4), Rng::new(1)).map(|_| ()).map_err(|e| e.to_string())
+        Sampler::new(options, prompt, MASK, |size| model.cache(size), Rng::new(1))
+            .map(|_| ())
+            .map_err(|e| e.to_string())
     };
     let good = options(4, 8, Rule::FirstHitting);
     assert!(make(good.clone(), &[9]).is_ok());
@@ -215,8 +218,8 @@ fn wrong_answers_and_wrong_options_are_errors() {
     let masks = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &_| {
         round_numbers(seen, open, query).map(|proposal| bd3::pass::Proposal { token: MASK, ..proposal })
     });
-    let mut sampler = Sampler::new(good, &[9], MASK, masks.cache(4), Rng::new(1)).unwrap();
-    assert!(run(&masks, &mut sampler, Quiet).unwrap_err().to_string().contains("proposed a mask"));
+    let mut sampler = Sampler::new(good, &[9], MASK, |size| masks.cache(size), Rng::new(1)).unwrap();
+    assert!(run(&masks, &mut sampler, Quiet).unwrap_err().to_string().contains("does not allow it"));
     assert!(step(&masks, &mut [sampler], &mut [Quiet, Quiet]).is_err());
 }
 
@@ -277,8 +280,7 @@ pub fn sampler_for<D: Denoiser>(
     prompt: &[u32],
     seed: u64,
 ) -> Option<Sampler<D::Cache>> {
-    let cache = model.cache(options.block);
-    Sampler::new(options.clone(), prompt, MASK, cache, Rng::new(seed)).ok()
+    Sampler::new(options.clone(), prompt, MASK, |size| model.cache(size), Rng::new(seed)).ok()
 }
 
 /// The model sees the newest text, without a hole, and as much of it as the window promises. Ids tell their position.
@@ -307,7 +309,7 @@ fn each_window_shows_the_newest_text_in_order() {
             let prompt: Vec<u32> = (1..=prompt_length).collect();
             let options =
                 SampleOptions { train_length: 16, window, ..options(block, 60, Rule::Threshold { threshold: 0.001 }) };
-            let mut sampler = Sampler::new(options, &prompt, MASK, model.cache(block), Rng::new(1)).unwrap();
+            let mut sampler = Sampler::new(options, &prompt, MASK, |size| model.cache(size), Rng::new(1)).unwrap();
             run(&model, &mut sampler, Quiet).unwrap();
             let expected: Vec<u32> = (1..=prompt_length + 60).collect();
             assert_eq!(sampler.ids(), expected, "{window:?}, block {block}, prompt {prompt_length}");
@@ -384,7 +386,8 @@ fn golden_event_streams() {
     for rule in RULES {
         let model = Scripted::new(MASK, round_numbers);
         let mut sampler =
-            Sampler::new(options(4, 9, rule), &[9, 1, 2, 3, 4, 5], MASK, model.cache(4), Rng::new(7)).unwrap();
+            Sampler::new(options(4, 9, rule), &[9, 1, 2, 3, 4, 5], MASK, |size| model.cache(size), Rng::new(7))
+                .unwrap();
         let mut events: Vec<Event> = Vec::new();
         run(&model, &mut sampler, &mut events).unwrap();
         let found: String = events.iter().map(|event| serde_json::to_string(event).unwrap() + "\n").collect();

@@ -83,6 +83,11 @@ impl<F: Fn(&[u32], &[u32], &Query) -> Result<Proposal>> Denoiser for Scripted<F>
             self.lanes.set(self.lanes.get() + 1);
             assert_eq!(lane.store.len() % lane.cache.block, 0, "stored a part of a block");
             assert!(!lane.store.contains(&self.mask_id), "stored a mask");
+            if let Some(guide) = &mut lane.guide {
+                assert_eq!((guide.cache.end(), guide.store.len()), (lane.cache.end(), lane.store.len()));
+                assert_eq!(guide.open.len(), lane.open.len());
+                guide.cache.ids.extend(guide.store);
+            }
             assert!(lane.store.len() <= PIECE.max(lane.cache.block), "stored too much at once");
             if lane.open.is_empty() {
                 assert!(!lane.store.is_empty(), "a pass for nothing");

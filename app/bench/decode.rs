@@ -9,7 +9,7 @@ use bd3::event::Quiet;
 use bd3::format::Type;
 use bd3::pass::{Denoiser, Filter, Nucleus};
 use bd3::rng::Rng;
-use bd3::sample::{self, Rule, SampleOptions, Sampler, Split, Stop, Window};
+use bd3::sample::{self, Rule, SampleOptions, Sampler, Split};
 use bd3::{Error, Result};
 use clap::Args;
 use serde_json::json;
@@ -122,22 +122,19 @@ impl DecodeArgs {
             let expected = format!("1 to {block}, the tokens of a block");
             return Err(Error::value("--tokens-per-pass", expected, per_pass.to_string()));
         }
+        let rule = Rule::Confidence { steps: (block as f64 / per_pass).ceil() as usize, split: Split::Even };
         Ok(SampleOptions {
-            block,
-            max_new: self.n,
-            rule: Rule::Confidence { steps: (block as f64 / per_pass).ceil() as usize, split: Split::Even },
             filter: Filter { temperature: self.temperature, nucleus: Nucleus::Off },
             train_length: arch.length,
-            window: Window::Grow,
-            stop: Stop::default(),
+            ..SampleOptions::new(block, self.n, rule)
         })
     }
 
     /// Tokens, passes and seconds of one decode.
     fn decode(&self, engine: &Engine, options: &SampleOptions) -> Result<(usize, u64, f64)> {
         let prompt = super::subject::ids(engine, self.prompt);
-        let cache = engine.cache(options.block);
-        let mut sampler = Sampler::new(options.clone(), &prompt, engine.mask_id(), cache, Rng::new(0))?;
+        let caches = |size| engine.cache(size);
+        let mut sampler = Sampler::new(options.clone(), &prompt, engine.mask_id(), caches, Rng::new(0))?;
         let start = Instant::now();
         sample::run(engine, &mut sampler, Quiet)?;
         let seconds = start.elapsed().as_secs_f64();

@@ -1,5 +1,7 @@
-//! The canvas: committed text, and the open block with its fixed positions. Blocks count from `base`, which is position 0 (bos)
+//! The canvas: committed text, and the open block as a draft. Blocks count from `base`, which is position 0 (bos)
 //! until a window restarts. It knows no model and no rule.
+
+use super::Draft;
 
 /// Text while it is made. Given ids never change; a mask id among them is a gap.
 #[derive(Clone, Debug)]
@@ -7,9 +9,7 @@ pub struct Canvas {
     given: Vec<u32>,
     /// Committed ids, from position 0.
     text: Vec<u32>,
-    open: Vec<u32>,
-    /// Absolute position of the first token of the open block.
-    start: usize,
+    draft: Draft,
     base: usize,
     block: usize,
     mask_id: u32,
@@ -20,15 +20,15 @@ impl Canvas {
     pub fn new(given: &[u32], block: usize, mask_id: u32) -> Self {
         let known = given.iter().position(|&id| id == mask_id).unwrap_or(given.len());
         let text = given[..known].to_vec();
-        Self { given: given.to_vec(), text, open: Vec::new(), start: 0, base: 0, block, mask_id }
+        Self { given: given.to_vec(), text, draft: Draft::default(), base: 0, block, mask_id }
     }
 
     /// Opens the block that holds the first position not committed. It has full size, as in training: ids that are committed
     /// or given stand in it, everything else is masked, past the end too (the text is cut afterwards).
     pub fn open_next(&mut self) {
-        self.start = self.next_start();
+        let start = self.next_start();
         let id = |p: usize| self.text.get(p).or(self.given.get(p)).copied().unwrap_or(self.mask_id);
-        self.open = (self.start..self.start + self.block).map(id).collect();
+        self.draft = Draft::new(start, (start..start + self.block).map(id).collect(), self.mask_id);
     }
 
     /// Where the next block will start.
@@ -36,25 +36,31 @@ impl Canvas {
         self.base + (self.text.len() - self.base) / self.block * self.block
     }
 
-    /// Rows of the open block that are masked, ascending.
-    pub fn masked(&self) -> Vec<usize> {
-        (0..self.open.len()).filter(|&row| self.open[row] == self.mask_id).collect()
+    /// The open block.
+    pub fn draft(&self) -> &Draft {
+        &self.draft
     }
 
-    /// Puts a token into a masked row and returns true; a row that is known already stays, and false is returned.
-    #[must_use]
-    pub fn fill(&mut self, row: usize, id: u32) -> bool {
-        let masked = self.open[row] == self.mask_id;
-        if masked {
-            self.open[row] = id;
-        }
-        masked
+    /// The open block, to be changed.
+    pub fn draft_mut(&mut self) -> &mut Draft {
+        &mut self.draft
     }
 
     /// The open block becomes text.
     pub fn commit(&mut self) {
-        self.text.truncate(self.start);
-        self.text.append(&mut self.open);
+        self.text.truncate(self.draft.start());
+        self.text.extend(self.draft.ids());
+        self.draft = Draft::default();
+    }
+
+    /// Committed text from `position` on is taken back and returned; the next block opens where it ends.
+    pub fn retract(&mut self, position: usize) -> Vec<u32> {
+        self.text.split_off(position)
+    }
+
+    /// Is the id at this position given?
+    pub fn is_given(&self, position: usize) -> bool {
+        self.given.get(position).is_some_and(|&id| id != self.mask_id)
     }
 
     /// Blocks count anew, from the last `keep` committed ids: what lies before is no longer seen.
@@ -67,14 +73,9 @@ impl Canvas {
         &self.text
     }
 
-    /// The ids of the open block.
-    pub fn open(&self) -> &[u32] {
-        &self.open
-    }
-
-    /// Absolute position of the open block.
-    pub fn start(&self) -> usize {
-        self.start
+    /// The id of the mask.
+    pub fn mask_id(&self) -> u32 {
+        self.mask_id
     }
 
     /// Absolute position from which blocks count.
@@ -96,18 +97,30 @@ impl Canvas {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::{EditKind, Why};
+    use crate::sample::revise::Change;
 
     const M: u32 = 0;
+
+    fn fill(canvas: &mut Canvas, row: usize, token: u32) {
+        let change = Change { row, kind: EditKind::Fill, token, why: Why::Rule };
+        canvas.draft_mut().change(change, 0.5).unwrap();
+    }
 
     #[test]
     fn a_prompt_that_ends_inside_a_block_leaves_its_tail_fixed() {
         let mut canvas = Canvas::new(&[9, 1, 2, 3, 4, 5], 4, M);
         canvas.open_next();
-        assert_eq!((canvas.start(), canvas.open()), (4, &[4, 5, M, M][..]));
-        assert_eq!(canvas.masked(), [2, 3]);
-        assert!(!canvas.fill(0, 7) && canvas.fill(2, 6) && canvas.fill(3, 7));
+        assert_eq!((canvas.draft().start(), canvas.draft().ids()), (4, &[4, 5, M, M][..]));
+        assert_eq!(canvas.draft().masked(), [2, 3]);
+        assert!(canvas.draft().is_fixed(0) && !canvas.draft().is_fixed(2));
+        fill(&mut canvas, 2, 6);
+        fill(&mut canvas, 3, 7);
         canvas.commit();
         assert_eq!(canvas.text(), [9, 1, 2, 3, 4, 5, 6, 7]);
+        assert_eq!(canvas.retract(7), [7]);
+        canvas.open_next();
+        assert_eq!(canvas.draft().ids(), [4, 5, 6, M]);
     }
 
     #[test]
@@ -115,11 +128,12 @@ mod tests {
         let mut canvas = Canvas::new(&[9, 1, M, 3, 4, 5], 2, M);
         assert_eq!(canvas.text(), [9, 1]);
         canvas.open_next();
-        assert_eq!((canvas.start(), canvas.open()), (2, &[M, 3][..]));
-        assert!(canvas.fill(0, 2));
+        assert_eq!((canvas.draft().start(), canvas.draft().ids()), (2, &[M, 3][..]));
+        fill(&mut canvas, 0, 2);
         canvas.commit();
         canvas.open_next();
-        assert_eq!((canvas.open(), canvas.masked().len()), (&[4, 5][..], 0));
+        assert_eq!((canvas.draft().ids(), canvas.draft().masked().len()), (&[4, 5][..], 0));
+        assert!(canvas.is_given(3) && !canvas.is_given(2) && !canvas.is_given(6));
     }
 
     #[test]
@@ -127,8 +141,9 @@ mod tests {
         let mut canvas = Canvas::new(&[9, 1, 2, 3, 4, 5, 6, 7], 4, M);
         canvas.restart(2);
         canvas.open_next();
-        assert_eq!((canvas.base(), canvas.start(), canvas.open()), (6, 6, &[6, 7, M, M][..]));
-        assert!(canvas.fill(2, 8) && canvas.fill(3, 8));
+        assert_eq!((canvas.base(), canvas.draft().start(), canvas.draft().ids()), (6, 6, &[6, 7, M, M][..]));
+        fill(&mut canvas, 2, 8);
+        fill(&mut canvas, 3, 8);
         canvas.commit();
         assert_eq!(canvas.text(), [9, 1, 2, 3, 4, 5, 6, 7, 8, 8]);
     }

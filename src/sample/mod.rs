@@ -3,7 +3,11 @@
 //! Nothing here knows how a model computes or what an id means.
 
 mod canvas;
+mod draft;
+mod guide;
+mod look_back;
 pub mod official;
+mod options;
 pub mod revise;
 pub mod rule;
 mod step;
@@ -11,7 +15,11 @@ mod stop;
 mod window;
 
 pub use canvas::Canvas;
+pub use draft::Draft;
+pub use look_back::LookBack;
+pub use options::SampleOptions;
+pub use revise::Revise;
 pub use rule::{Accepted, Budget, Knobs, Rule, Split};
-pub use step::{SampleOptions, Sampler, run, step};
+pub use step::{Sampler, run, step};
 pub use stop::Stop;
 pub use window::Window;

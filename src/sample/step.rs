@@ -2,32 +2,18 @@
 //! number of samples side by side. A sample depends on its own seed only, never on its company. Finished ids ride in front of the
 //! next open block, so that no pass is spent on storing alone, but for a long prompt: that is stored in pieces.
 
+use std::time::Instant;
+
 use crate::error::{Error, Result};
-use crate::event::{Edit, Event, Reason, Sink};
-use crate::pass::{Ask, Cache, Denoiser, Filter, Lane, Proposal};
+use crate::event::{Edit, EditKind, Event, Reason, Sink, Why};
+use crate::pass::{Ask, Cache, Denoiser, Lane, Proposal};
 use crate::rng::Rng;
 
-use super::rule::Clock;
-use super::{Canvas, Rule, Stop, Window};
-
-/// How a sample is made.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SampleOptions {
-    /// Block size. The open block always has full size, as in training; the text is cut afterwards.
-    pub block: usize,
-    /// New tokens after the prompt, at most.
-    pub max_new: usize,
-    /// Which rows become known in a pass.
-    pub rule: Rule,
-    /// How logits become a distribution.
-    pub filter: Filter,
-    /// The length that the model was trained for.
-    pub train_length: usize,
-    /// What happens past it.
-    pub window: Window,
-    /// What ends a sample early.
-    pub stop: Stop,
-}
+use super::guide::Unguided;
+use super::look_back::{Regret, Watch};
+use super::revise::{Change, Reviser};
+use super::rule::{Clock, hasten, hurry};
+use super::{Accepted, Canvas, SampleOptions, Window};
 
 /// One sample while it is made.
 pub struct Sampler<C> {
@@ -36,9 +22,16 @@ pub struct Sampler<C> {
     cache: C,
     rng: Rng,
     clock: Clock,
+    reviser: Reviser,
+    /// When the open block opened, and the passes spent on it.
+    opened: (Instant, usize),
+    /// Rows that this pass must settle for the budget, at least.
+    least: usize,
     ask: Ask,
     /// Absolute position up to which the next pass stores; before the open block where it stores a piece and no more.
     until: usize,
+    guide: Option<Unguided<C>>,
+    watch: Option<Watch<C>>,
     passes: u64,
     status: Status,
 }
@@ -50,7 +43,10 @@ const PIECE: usize = 256;
 #[derive(Clone, Copy, PartialEq)]
 enum Status {
     New,
+    /// A block is open.
     Running,
+    /// Committed text is scored again.
+    Looking,
     /// The sink asked to stop.
     Interrupted,
     /// The text is cut to this length.
@@ -93,53 +89,44 @@ pub fn run<D: Denoiser, S: Sink>(model: &D, sampler: &mut Sampler<D::Cache>, mut
     Ok(())
 }
 
-impl SampleOptions {
-    /// Leaves behind what a window does not show beside the next block; true where that is anything.
-    fn narrow(&self, canvas: &mut Canvas) -> bool {
-        let Self { window, block, train_length, .. } = *self;
-        let narrow = window != Window::Grow && canvas.next_start() - canvas.base() + block > train_length;
-        if narrow {
-            canvas.restart(window.keep(block, train_length));
-        }
-        narrow
-    }
-
-    /// What a cache may keep of the ids that stand before the first block. A next-token model answers from the last id that it
-    /// stores, so that at block size 1 the last one is stored in any case.
-    fn kept<'a>(&self, canvas: &'a Canvas) -> &'a [u32] {
-        let ids = &canvas.text()[canvas.base()..canvas.next_start()];
-        if self.block == 1 { &ids[..ids.len().saturating_sub(1)] } else { ids }
-    }
-}
-
 impl<C: Cache> Sampler<C> {
-    /// A sample that continues `prompt` (bos first; mask ids in it are gaps to be filled). `cache` must belong to the model and
-    /// block size; what it holds of the prompt's beginning (it may come from another sample's [`Sampler::into_cache`]) is not
-    /// stored again.
+    /// A sample that continues `prompt` (bos first; mask ids in it are gaps to be filled). `caches` gives a cache of the model for a
+    /// block size: first for the one that text is written at. What that one holds of the prompt's beginning (it may come from another
+    /// sample's [`Sampler::into_cache`]) is not stored again.
     ///
     /// # Errors
     /// When the prompt does not start with a token, or an option is out of range.
-    pub fn new(options: SampleOptions, prompt: &[u32], mask_id: u32, mut cache: C, rng: Rng) -> Result<Self> {
-        if prompt.first().is_none_or(|&bos| bos == mask_id) {
-            let found = if prompt.is_empty() { "no token" } else { "the mask" };
-            return Err(Error::value("prompt", "a first token (beginning of text)", found));
-        }
-        options.rule.check()?;
-        options.filter.check()?;
-        options.stop.check()?;
-        let gaps = prompt.iter().filter(|&&id| id == mask_id).count();
-        // Whole blocks, as the last one is decoded whole. The window refuses a block of 0.
-        let length = prompt.len().checked_add(options.max_new);
-        let length = length.and_then(|length| length.checked_next_multiple_of(options.block.max(1)));
-        let length = length
-            .ok_or_else(|| Error::value("new tokens", "a number that memory can hold", options.max_new.to_string()))?;
-        options.window.check(options.block, options.train_length, (length, gaps))?;
+    pub fn new(
+        options: SampleOptions,
+        prompt: &[u32],
+        mask_id: u32,
+        mut caches: impl FnMut(usize) -> C,
+        rng: Rng,
+    ) -> Result<Self> {
+        options.check(prompt, mask_id)?;
         let mut canvas = Canvas::new(prompt, options.block, mask_id);
         options.narrow(&mut canvas);
-        cache.keep_equal(options.kept(&canvas));
-        let alternatives = options.rule.alternatives();
-        let ask = Ask { alternatives, ..Ask::new(Vec::new(), Vec::new(), options.filter) };
-        Ok(Self { options, canvas, cache, rng, clock: Clock::new(0), ask, until: 0, passes: 0, status: Status::New })
+        let mut cache = caches(options.block);
+        // A guide stores what its lane stores, so that neither may be ahead.
+        cache.keep_equal(if options.guidance > 0.0 { &[] } else { options.kept(&canvas) });
+        let guide = (options.guidance > 0.0).then(|| Unguided::new(options.guidance, caches(options.block)));
+        let watch = options.revise.look_back().map(|how| Watch::new(how, caches(how.window), &canvas));
+        Ok(Self {
+            canvas,
+            cache,
+            rng,
+            clock: Clock::new(0),
+            reviser: Reviser::new(options.revise),
+            opened: (Instant::now(), 0),
+            least: 0,
+            ask: Ask::none(),
+            until: 0,
+            guide,
+            watch,
+            passes: 0,
+            status: Status::New,
+            options,
+        })
     }
 
     /// Decides what the next pass is asked, once per pass. Afterwards the sampler has a [`Sampler::lane`] or is done.
@@ -147,22 +134,26 @@ impl<C: Cache> Sampler<C> {
         if self.status == Status::New {
             self.begin(sink);
         }
-        if self.status == Status::Interrupted {
-            self.finish(Reason::Interrupted, self.canvas.text().len().min(self.limit()), sink);
+        match (self.status, &mut self.watch) {
+            (Status::Interrupted, _) => {
+                self.finish(Reason::Interrupted, self.canvas.text().len().min(self.limit()), sink);
+            }
+            (Status::Looking, Some(watch)) => watch.plan(&self.canvas, PIECE, self.options.shown()),
+            (Status::Running, _) => self.plan_block(),
+            _ => {}
         }
-        if self.reason().is_some() {
-            return;
-        }
+    }
+
+    /// A pass over the open block, or one that stores a piece of a long prompt.
+    fn plan_block(&mut self) {
         let SampleOptions { window, block, train_length, .. } = self.options;
         let stored = self.canvas.base() + self.cache.end();
-        let unstored = self.canvas.start() - stored;
+        let unstored = self.canvas.draft().start() - stored;
         let piece = (PIECE / block).max(1) * block;
-        self.ask.rows.clear();
-        self.ask.uniforms.clear();
+        self.ask = Ask::none();
         let mut fresh = piece;
         if unstored <= piece {
-            self.ask.rows = self.options.rule.rows(&self.canvas.masked(), &mut self.clock, &mut self.rng);
-            self.ask.uniforms.extend(self.ask.rows.iter().map(|_| self.rng.uniform()));
+            self.ask = self.ask_block();
             fresh = unstored + block;
         }
         self.until = stored + piece.min(unstored);
@@ -170,43 +161,141 @@ impl<C: Cache> Sampler<C> {
         if oldest > 0 {
             self.cache.drop_oldest(oldest);
         }
+        if let Some(guide) = &mut self.guide {
+            guide.plan(&self.canvas, (stored, self.until), oldest);
+        }
+    }
+
+    /// The rows of the open block to ask for: masked ones that the rule wants, known ones that the revision wants.
+    fn ask_block(&mut self) -> Ask {
+        let SampleOptions { rule, budget, filter, alternatives, .. } = self.options;
+        let draft = self.canvas.draft();
+        let masked = draft.masked();
+        self.least =
+            budget.passes_left(self.opened.1, self.opened.0.elapsed()).map_or(0, |left| hurry(masked.len(), left));
+        let mut rows = match masked.is_empty() {
+            true => Vec::new(),
+            false => rule.rows_at_least(&masked, self.least, &mut self.clock, &mut self.rng),
+        };
+        rows.extend(self.reviser.rows(draft));
+        rows.sort_unstable();
+        let uniforms = rows.iter().map(|_| self.rng.uniform()).collect();
+        Ask { alternatives: alternatives.max(rule.alternatives()), ..Ask::new(rows, uniforms, filter) }
     }
 
     /// The lane of the next pass, as planned.
     pub fn lane(&mut self) -> Lane<'_, C> {
+        let asks = self.asks();
+        if let Some(watch) = self.watch.as_mut().filter(|_| self.status == Status::Looking) {
+            return watch.lane(&self.canvas);
+        }
         let stored = self.canvas.base() + self.cache.end();
         let store = &self.canvas.text()[stored..self.until];
-        let open = if self.asks() { self.canvas.open() } else { &[] };
-        Lane::new(&mut self.cache, store, open, &self.ask)
+        let open = if asks { self.canvas.draft().ids() } else { &[] };
+        let guide = self.guide.as_mut().map(|guide| guide.lead(asks));
+        Lane { guide, ..Lane::new(&mut self.cache, store, open, &self.ask) }
     }
 
-    /// Takes the answer of a pass: decides, edits, commits.
+    /// Takes the answer of a pass: decides, edits, commits, looks back.
     ///
     /// # Errors
     /// When the proposals are not what was asked for.
     pub fn apply(&mut self, proposals: &[Proposal], sink: &mut impl Sink) -> Result<()> {
         self.passes += 1;
-        if !proposals.iter().map(|proposal| proposal.row).eq(self.ask.rows.iter().copied()) {
+        let looked = self.watch.as_ref().filter(|_| self.status == Status::Looking);
+        let asked = looked.map_or(&self.ask, Watch::ask);
+        if !proposals.iter().map(|proposal| proposal.row).eq(asked.rows.iter().copied()) {
             return Err(Error::Run("the model answered other rows than it was asked for".into()));
         }
-        if !self.asks() {
-            self.emit(&Event::Edited { pass: self.passes, edits: Vec::new() }, sink);
+        if self.status == Status::Looking {
+            return self.look(proposals, sink);
+        }
+        let edits = if self.asks() { self.decide(proposals)? } else { Vec::new() };
+        let decided = self.asks();
+        self.emit(&Event::Edited { pass: self.passes, edits }, sink);
+        if decided {
+            self.advance(sink);
+        }
+        Ok(())
+    }
+
+    /// The edits that follow from a pass: first the rule fills, then the revision changes what is known.
+    fn decide(&mut self, proposals: &[Proposal]) -> Result<Vec<Edit>> {
+        self.opened.1 += 1;
+        let rule = self.options.rule;
+        let draft = self.canvas.draft_mut();
+        let masked: Vec<Proposal> =
+            proposals.iter().filter(|p| draft.ids()[p.row] == draft.mask_id()).cloned().collect();
+        let accepted = if masked.is_empty() { Vec::new() } else { rule.accept(&masked, &mut self.clock) };
+        let accepted = hasten(accepted, &masked, self.least, |proposal| rule.score(proposal, &self.clock));
+        let mut edits = Vec::new();
+        for Accepted { row, why } in &accepted {
+            let Some(proposal) = masked.iter().find(|proposal| proposal.row == *row) else { continue };
+            let change = Change { row: *row, kind: EditKind::Fill, token: proposal.token, why: *why };
+            edits.push(draft.change(change, proposal.raw_prob as f32)?);
+        }
+        let filled: Vec<usize> = accepted.iter().map(|accepted| accepted.row).collect();
+        let before = draft.masked().len();
+        for change in self.reviser.changes(draft, &filled, proposals) {
+            let prob =
+                proposals.iter().find(|p| p.row == change.row && p.token == change.token).map_or(0.0, |p| p.raw_prob);
+            edits.push(draft.change(change, prob as f32)?);
+        }
+        let after = draft.masked().len();
+        if before == 0 && after > 0 {
+            self.clock = Clock::new(after).of_block(self.options.block);
+        }
+        self.report(&mut edits, proposals);
+        Ok(edits)
+    }
+
+    /// Adds the alternatives that were asked for.
+    fn report(&self, edits: &mut [Edit], proposals: &[Proposal]) {
+        let (start, count) = (self.canvas.draft().start(), self.options.alternatives);
+        for edit in edits.iter_mut().filter(|_| count > 0) {
+            if let Some(proposal) = proposals.iter().find(|proposal| start + proposal.row == edit.position) {
+                let most = proposal.alternatives.iter().take(count);
+                edit.alternatives = most.map(|&(id, prob)| (id, prob as f32)).collect();
+            }
+        }
+    }
+
+    /// Takes the answer of a look at committed text.
+    fn look(&mut self, proposals: &[Proposal], sink: &mut impl Sink) -> Result<()> {
+        let Some(watch) = &mut self.watch else { return Ok(()) };
+        let done = watch.take(proposals, &self.canvas);
+        self.emit(&Event::Edited { pass: self.passes, edits: Vec::new() }, sink);
+        if !done {
             return Ok(());
         }
-        let accepted = self.options.rule.accept(proposals, &mut self.clock);
-        let mut edits = Vec::with_capacity(accepted.len());
-        for proposal in proposals {
-            let Some(accepted) = accepted.iter().find(|accepted| accepted.row == proposal.row) else { continue };
-            let old = self.canvas.open()[proposal.row];
-            if proposal.token == old || !self.canvas.fill(proposal.row, proposal.token) {
-                return Err(Error::Run("the model proposed a mask, or a token where none was asked for".into()));
-            }
-            let position = self.canvas.start() + proposal.row;
-            let prob = proposal.raw_prob as f32;
-            edits.push(Edit { why: accepted.why, ..Edit::fill(position, old, proposal.token, prob) });
+        if self.status == Status::Looking {
+            self.status = Status::Running;
         }
-        self.emit(&Event::Edited { pass: self.passes, edits }, sink);
+        // Of what a sliding window has dropped nothing can be written again.
+        let (dropped, block) = (self.cache.end() - self.cache.held(), self.options.block);
+        let border = |regret: &Regret| (regret.position - self.canvas.base()) / block * block;
+        let regret = self.watch.as_mut().and_then(|watch| watch.verdict(&self.canvas));
+        match regret.filter(|regret| border(regret) >= dropped) {
+            Some(regret) => self.retract(regret, sink)?,
+            None => self.open_or_finish(sink),
+        }
         self.advance(sink);
+        Ok(())
+    }
+
+    /// The backspace: text is taken back to a token, the cache cut at its block, and the better token written there.
+    fn retract(&mut self, regret: Regret, sink: &mut impl Sink) -> Result<()> {
+        let Regret { position, prob, better: (token, better) } = regret;
+        let ids = self.canvas.retract(position);
+        let stored = self.cache.end().min(self.canvas.next_start() - self.canvas.base());
+        self.cache.truncate(stored);
+        self.guide.iter_mut().for_each(|guide| guide.truncate(stored));
+        self.emit(&Event::Retracted { start: position, ids, pass: self.passes, prob, why: Why::Unlikely }, sink);
+        self.open_next(sink);
+        let row = position - self.canvas.draft().start();
+        let change = Change { row, kind: EditKind::Fill, token, why: Why::Better };
+        let edit = self.canvas.draft_mut().change(change, better)?;
+        self.emit(&Event::Edited { pass: self.passes, edits: vec![edit] }, sink);
         Ok(())
     }
 
@@ -250,7 +339,8 @@ impl<C: Cache> Sampler<C> {
     fn begin(&mut self, sink: &mut impl Sink) {
         self.status = Status::Running;
         let prompt = self.canvas.given().to_vec();
-        self.emit(&Event::Started { prompt, block: self.options.block, reach: 0 }, sink);
+        let reach = self.options.revise.look_back().map_or(0, |how| how.window);
+        self.emit(&Event::Started { prompt, block: self.options.block, reach }, sink);
         if self.canvas.text().len() >= self.limit() {
             return self.finish(Reason::Length, self.limit(), sink);
         }
@@ -258,18 +348,32 @@ impl<C: Cache> Sampler<C> {
         self.advance(sink);
     }
 
-    /// Commits the open block once nothing in it is masked, and opens the next one, until there is something to ask. Blocks
-    /// without a mask (a prompt's, between two gaps) need no pass.
+    /// Commits the open block once it is settled, and opens the next one, until there is something to ask. Blocks without a mask
+    /// (a prompt's, between two gaps) need no pass.
     fn advance(&mut self, sink: &mut impl Sink) {
-        while self.canvas.masked().is_empty() {
-            let (start, ids) = (self.canvas.start(), self.canvas.open().to_vec());
+        while self.reason().is_none() && self.reviser.is_settled(self.canvas.draft()) {
+            let (start, ids) = (self.canvas.draft().start(), self.canvas.draft().ids().to_vec());
             self.canvas.commit();
             self.emit(&Event::BlockCommitted { start, ids }, sink);
-            let fresh = start.max(self.canvas.given().len());
-            if let Some((reason, length)) = self.options.stop.judge(self.canvas.text(), fresh, self.limit()) {
-                return self.finish(reason, length, sink);
+            let ends = self.verdict().is_some();
+            if self.watch.as_ref().is_some_and(|watch| watch.is_due(&self.canvas, ends)) {
+                if self.status == Status::Running {
+                    self.status = Status::Looking;
+                }
+                return;
             }
-            self.open_next(sink);
+            self.open_or_finish(sink);
+        }
+    }
+
+    fn verdict(&self) -> Option<(Reason, usize)> {
+        self.options.stop.judge(self.canvas.text(), self.canvas.given().len(), self.limit())
+    }
+
+    fn open_or_finish(&mut self, sink: &mut impl Sink) {
+        match self.verdict() {
+            Some((reason, length)) => self.finish(reason, length, sink),
+            None => self.open_next(sink),
         }
     }
 
@@ -277,10 +381,15 @@ impl<C: Cache> Sampler<C> {
         // A sliding window restarts on a prompt alone; later it drops what is oldest.
         if self.options.window == Window::Recompute && self.options.narrow(&mut self.canvas) {
             self.cache.truncate(0);
+            self.watch.iter_mut().for_each(Watch::restart);
+            self.guide.iter_mut().for_each(|guide| guide.truncate(0));
         }
         self.canvas.open_next();
-        self.clock = Clock::new(self.canvas.masked().len()).of_block(self.options.block);
-        let (start, ids) = (self.canvas.start(), self.canvas.open().to_vec());
+        let draft = self.canvas.draft();
+        self.clock = Clock::new(draft.masked().len()).of_block(self.options.block);
+        self.reviser = Reviser::new(self.options.revise);
+        self.opened = (Instant::now(), 0);
+        let (start, ids) = (draft.start(), draft.ids().to_vec());
         self.emit(&Event::BlockOpened { start, ids }, sink);
     }
 
@@ -291,14 +400,14 @@ impl<C: Cache> Sampler<C> {
     }
 
     fn emit(&mut self, event: &Event, sink: &mut impl Sink) {
-        if !sink.event(event) && self.status == Status::Running {
+        if !sink.event(event) && matches!(self.status, Status::Running | Status::Looking) {
             self.status = Status::Interrupted;
         }
     }
 
     /// Does the planned pass score the open block, or only store?
     fn asks(&self) -> bool {
-        self.until == self.canvas.start()
+        self.until == self.canvas.draft().start()
     }
 
     /// The length of the whole text asked for.

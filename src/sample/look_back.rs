@@ -1,0 +1,164 @@
+//! Look-back, the backspace key: committed tokens are scored again with text on both sides, and where one has become unlikely the
+//! text is taken back to it. The sampler at block size B never sees what follows a block; the same checkpoint at a larger size J
+//! does, so the last J ids of the text stand open there, as one block, over a cache of their own. It decides what to ask and where
+//! to cut; it knows no model and emits nothing.
+//!
+//! The price: a look is one pass over J rows (`groups` passes where visible tokens have no scores), once for `every` new ids, and stores
+//! each id once more; a retraction costs the passes of what is written again, at most J ids. `budget` bounds the retractions, so
+//! that every sample ends.
+
+use super::Canvas;
+use crate::error::{Error, Result};
+use crate::pass::{Ask, Cache, Filter, Lane, Proposal};
+
+/// How to look back.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LookBack {
+    /// Block size J at which committed text is scored; the text can be taken back by fewer ids than that.
+    pub window: usize,
+    /// New ids between two looks.
+    pub every: usize,
+    /// A token below this probability is taken back.
+    pub threshold: f64,
+    /// Retractions, at most, in one sample.
+    pub budget: usize,
+    /// 0: tokens are scored as they stand, for models that were trained with corrupted visible tokens. Otherwise rows are masked
+    /// in this many turns, a pass each, and scored there: the model's own training.
+    pub groups: usize,
+}
+
+impl LookBack {
+    /// Refuses numbers out of range; `block` is the size that the text is written at.
+    ///
+    /// # Errors
+    /// When there is nothing to see or the threshold is no probability.
+    pub fn check(&self, block: usize, train_length: usize) -> Result<()> {
+        if self.window <= block || !self.window.is_multiple_of(block) || self.window > train_length {
+            let expected = format!("a multiple of the block size {block}, larger than it, up to {train_length}");
+            return Err(Error::value("window of look-back", expected, self.window.to_string()));
+        }
+        if !(self.threshold > 0.0 && self.threshold < 1.0) {
+            return Err(Error::value("threshold of look-back", "a probability in (0, 1)", self.threshold.to_string()));
+        }
+        if self.every == 0 {
+            return Err(Error::value("ids between two looks", "at least 1", "0"));
+        }
+        Ok(())
+    }
+}
+
+/// A committed token that is taken back, and what is written instead.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Regret {
+    /// Its position.
+    pub position: usize,
+    /// Its probability with text on both sides.
+    pub prob: f32,
+    /// The better token and its probability.
+    pub better: (u32, f32),
+}
+
+/// What a sample remembers of its looks.
+pub struct Watch<C> {
+    how: LookBack,
+    cache: C,
+    left: usize,
+    /// Length of the text when it was last looked at.
+    seen: usize,
+    /// Ids of the window as they are opened.
+    open: Vec<u32>,
+    ask: Ask,
+    /// Absolute position of the window, and up to which the next pass stores.
+    start: usize,
+    until: usize,
+    /// Turns done in this look.
+    turn: usize,
+    worst: Option<Regret>,
+}
+
+impl<C: Cache> Watch<C> {
+    /// Nothing seen yet; what stands in `canvas` needs no look. `cache` belongs to block size [`LookBack::window`].
+    pub fn new(how: LookBack, mut cache: C, canvas: &Canvas) -> Self {
+        let seen = canvas.text().len();
+        cache.keep_equal(&canvas.text()[canvas.base()..]);
+        let (open, ask, left) = (Vec::new(), Ask::none(), how.budget);
+        Self { how, cache, left, seen, open, ask, start: 0, until: 0, turn: 0, worst: None }
+    }
+
+    /// Is it time to look? Always before the text would end.
+    pub fn is_due(&self, canvas: &Canvas, ends: bool) -> bool {
+        let fresh = canvas.text().len().saturating_sub(self.seen);
+        self.left > 0 && fresh >= if ends { 1 } else { self.how.every }
+    }
+
+    /// Blocks count anew from another base.
+    pub fn restart(&mut self) {
+        self.cache.truncate(0);
+    }
+
+    /// Decides what the next pass of a look is asked. `piece`: ids that a pass stores, at most; `length`: what a window may show.
+    pub fn plan(&mut self, canvas: &Canvas, piece: usize, length: usize) {
+        let (base, text, window) = (canvas.base(), canvas.text(), self.how.window);
+        self.start = base + (text.len() - 1 - base) / window * window;
+        let stored = base + self.cache.end();
+        self.until = self.start.min(stored + (piece / window).max(1) * window);
+        self.open.clear();
+        self.ask = Ask::none();
+        if self.until == self.start {
+            self.open.extend(&text[self.start..]);
+            self.open.resize(window, canvas.mask_id());
+            let turns = self.how.groups.max(1);
+            let drawn = (self.start..text.len()).filter(|&position| !canvas.is_given(position));
+            let rows: Vec<usize> = drawn.map(|p| p - self.start).filter(|row| row % turns == self.turn).collect();
+            // The most probable token is what matters, so there is nothing to draw.
+            let (uniforms, standing) = (vec![0.5; rows.len()], rows.iter().map(|&row| self.open[row]).collect());
+            if self.how.groups > 0 {
+                rows.iter().for_each(|&row| self.open[row] = canvas.mask_id());
+            }
+            self.ask = Ask { standing, ..Ask::new(rows, uniforms, Filter::GREEDY) };
+        }
+        let fresh = self.until - stored + self.open.len();
+        let spare = (self.cache.held() + fresh).saturating_sub(length).next_multiple_of(window);
+        self.cache.drop_oldest(spare.min(self.cache.held()));
+    }
+
+    /// What the planned pass asks.
+    pub fn ask(&self) -> &Ask {
+        &self.ask
+    }
+
+    /// The lane of the planned pass.
+    pub fn lane<'a>(&'a mut self, canvas: &'a Canvas) -> Lane<'a, C> {
+        let stored = canvas.base() + self.cache.end();
+        Lane::new(&mut self.cache, &canvas.text()[stored..self.until], &self.open, &self.ask)
+    }
+
+    /// Takes the answers of a pass; true when the look is done.
+    pub fn take(&mut self, proposals: &[Proposal], canvas: &Canvas) -> bool {
+        if self.until < self.start {
+            return false;
+        }
+        for proposal in proposals.iter().filter(|proposal| proposal.standing < self.how.threshold) {
+            let position = self.start + proposal.row;
+            let same = proposal.token == canvas.text()[position];
+            let better = if same { proposal.runner_up } else { (proposal.token, proposal.raw_prob) };
+            // The first one: what follows it was written after it.
+            if better.1 > proposal.standing && self.worst.is_none_or(|regret| position < regret.position) {
+                let prob = proposal.standing as f32;
+                self.worst = Some(Regret { position, prob, better: (better.0, better.1 as f32) });
+            }
+        }
+        self.turn += 1;
+        self.turn >= self.how.groups
+    }
+
+    /// Ends a look: what is taken back, if anything.
+    pub fn verdict(&mut self, canvas: &Canvas) -> Option<Regret> {
+        self.turn = 0;
+        self.seen = canvas.text().len();
+        let regret = self.worst.take()?;
+        self.left -= 1;
+        self.seen = regret.position;
+        Some(regret)
+    }
+}

@@ -1,0 +1,96 @@
+//! How a sample is made, and what that means for its canvas and cache.
+
+use super::{Budget, Canvas, Revise, Rule, Stop, Window};
+use crate::error::{Error, Result};
+use crate::pass::Filter;
+
+/// How a sample is made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampleOptions {
+    /// Block size. The open block always has full size, as in training; the text is cut afterwards.
+    pub block: usize,
+    /// New tokens after the prompt, at most.
+    pub max_new: usize,
+    /// Which rows become known in a pass.
+    pub rule: Rule,
+    /// What a block may cost.
+    pub budget: Budget,
+    /// What happens to rows that are known.
+    pub revise: Revise,
+    /// How logits become a distribution.
+    pub filter: Filter,
+    /// Classifier-free guidance away from the same text without its prompt (see [`crate::pass::Guide`]); 0: none.
+    pub guidance: f32,
+    /// The most probable tokens to report with each edit.
+    pub alternatives: usize,
+    /// The length that the model was trained for.
+    pub train_length: usize,
+    /// What happens past it.
+    pub window: Window,
+    /// What ends a sample early.
+    pub stop: Stop,
+}
+
+impl SampleOptions {
+    /// The model's own distribution, no revision, no limit but the length, and a window that grows.
+    pub fn new(block: usize, max_new: usize, rule: Rule) -> Self {
+        Self {
+            block,
+            max_new,
+            rule,
+            budget: Budget::default(),
+            revise: Revise::None,
+            filter: Filter::NONE,
+            guidance: 0.0,
+            alternatives: 0,
+            train_length: usize::MAX,
+            window: Window::Grow,
+            stop: Stop::default(),
+        }
+    }
+
+    /// Refuses what cannot be done with this prompt.
+    pub(super) fn check(&self, prompt: &[u32], mask_id: u32) -> Result<()> {
+        if prompt.first().is_none_or(|&bos| bos == mask_id) {
+            let found = if prompt.is_empty() { "no token" } else { "the mask" };
+            return Err(Error::value("prompt", "a first token (beginning of text)", found));
+        }
+        self.rule.check()?;
+        self.budget.check()?;
+        self.revise.check(self)?;
+        self.filter.check()?;
+        self.stop.check()?;
+        if !(self.guidance.is_finite() && self.guidance >= 0.0) {
+            return Err(Error::value("guidance", "a weight that is not negative", self.guidance.to_string()));
+        }
+        let gaps = prompt.iter().filter(|&&id| id == mask_id).count();
+        // Whole blocks, as the last one is decoded whole. The window refuses a block of 0.
+        let length = prompt.len().checked_add(self.max_new);
+        let length = length.and_then(|length| length.checked_next_multiple_of(self.block.max(1)));
+        let length = length
+            .ok_or_else(|| Error::value("new tokens", "a number that memory can hold", self.max_new.to_string()))?;
+        self.window.check(self.block, self.train_length, (length, gaps))
+    }
+
+    /// Leaves behind what a window does not show beside the next block; true where that is anything.
+    pub(super) fn narrow(&self, canvas: &mut Canvas) -> bool {
+        let Self { window, block, train_length, .. } = *self;
+        let narrow = window != Window::Grow && canvas.next_start() - canvas.base() + block > train_length;
+        if narrow {
+            canvas.restart(window.keep(block, train_length));
+        }
+        narrow
+    }
+
+    /// What a cache may keep of the ids that stand before the first block. A next-token model answers from the last id that it
+    /// stores, so that at block size 1 the last one is stored in any case.
+    pub(super) fn kept<'a>(&self, canvas: &'a Canvas) -> &'a [u32] {
+        let ids = &canvas.text()[canvas.base()..canvas.next_start()];
+        if self.block == 1 { &ids[..ids.len().saturating_sub(1)] } else { ids }
+    }
+
+    /// Ids that a window shows, at most.
+    pub(super) fn shown(&self) -> usize {
+        if self.window == Window::Grow { usize::MAX } else { self.train_length }
+    }
+}
