@@ -3,6 +3,11 @@
 
 use crate::event::{EditKind, Why};
 
+pub mod edit;
+pub mod indel;
+pub mod remdm;
+pub mod renoise;
+
 /// What happens to one row of the open block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
