@@ -37,19 +37,7 @@ fn of(trace: &Trace) -> Result<Loop, String> {
             Rule::Confidence { steps, split: even }
         }
         (_, "Fast-dLLM generate (no cache)", _) => Rule::Threshold { threshold: trace.setting("threshold")? },
-        (_, "DreamGenerationMixin._sample", _) => {
-            let (steps, split) = (trace.count("steps")?, Split::Dream);
-            if trace.json["eps"].as_f64() != Some(0.001) {
-                return Err(format!("a grid that ends at 0.001 expected, found {}", trace.json["eps"]));
-            }
-            match trace.json["settings"]["alg"].as_str() {
-                Some("entropy") => Rule::Entropy { steps, split },
-                Some("maskgit_plus") => Rule::Confidence { steps, split },
-                Some("topk_margin") => Rule::Margin { steps, split },
-                Some("origin") => return Ok(Loop::Grid { steps }),
-                other => return Err(format!("unknown rule {other:?}")),
-            }
-        }
+        (_, "DreamGenerationMixin._sample", _) => return dream(trace),
         (_, "Fast_dLLM_QwenForCausalLM.generate", _) => {
             let steps = trace.json["block_size"].as_u64().ok_or("no block size")? as usize;
             Rule::Dynamic { threshold: trace.setting("threshold")?, steps, split: even }
@@ -74,19 +62,35 @@ fn of(trace: &Trace) -> Result<Loop, String> {
             0.0 => Rule::Confidence { steps: trace.count("block_size")?, split: even },
             threshold => Rule::Threshold { threshold },
         },
-        (_, _, "sdar") => {
-            let (steps, split) = (trace.count("denoising_steps")?, Split::Block);
-            match trace.json["settings"]["remasking_strategy"].as_str() {
-                Some("low_confidence_static") => Rule::Confidence { steps, split },
-                Some("low_confidence_dynamic") => {
-                    Rule::Dynamic { threshold: trace.setting("confidence_threshold")?, steps, split }
-                }
-                Some("sequential") => Rule::LeftToRight { steps, split },
-                other => return Err(format!("unknown rule {other:?}")),
-            }
-        }
+        (_, _, "sdar") => sdar(trace)?,
         (sampler, name, family) => return Err(format!("unknown loop `{sampler}{name}` of `{family}`")),
     }))
+}
+
+fn dream(trace: &Trace) -> Result<Loop, String> {
+    let (steps, split) = (trace.count("steps")?, Split::Dream);
+    if trace.json["eps"].as_f64() != Some(0.001) {
+        return Err(format!("a grid that ends at 0.001 expected, found {}", trace.json["eps"]));
+    }
+    Ok(match trace.json["settings"]["alg"].as_str() {
+        Some("entropy") => Loop::Rule(Rule::Entropy { steps, split }),
+        Some("maskgit_plus") => Loop::Rule(Rule::Confidence { steps, split }),
+        Some("topk_margin") => Loop::Rule(Rule::Margin { steps, split }),
+        Some("origin") => Loop::Grid { steps },
+        other => return Err(format!("unknown rule {other:?}")),
+    })
+}
+
+fn sdar(trace: &Trace) -> Result<Rule, String> {
+    let (steps, split) = (trace.count("denoising_steps")?, Split::Block);
+    Ok(match trace.json["settings"]["remasking_strategy"].as_str() {
+        Some("low_confidence_static") => Rule::Confidence { steps, split },
+        Some("low_confidence_dynamic") => {
+            Rule::Dynamic { threshold: trace.setting("confidence_threshold")?, steps, split }
+        }
+        Some("sequential") => Rule::LeftToRight { steps, split },
+        other => return Err(format!("unknown rule {other:?}")),
+    })
 }
 
 /// Compares every step; returns how many there are.

@@ -31,7 +31,7 @@ pub fn check(trace: &Trace) -> Result<usize, String> {
     Ok(steps)
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, ours: T, recorded: T) -> Result<(), String> {
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, ours: &T, recorded: &T) -> Result<(), String> {
     if ours == recorded { Ok(()) } else { Err(format!("{what}: ours {ours:?}, recorded {recorded:?}")) }
 }
 
@@ -56,9 +56,9 @@ fn one(
         alternatives: Vec::new(),
     };
     let proposals: Vec<Proposal> = (0..before.len()).map(proposal).collect();
-    same("given rows", state.given as i64, number("prompt_len_in_block")?)?;
+    same("given rows", &(state.given as i64), &number("prompt_len_in_block")?)?;
     let flags = |key| Ok::<_, String>(trace.numbers(key, step)?.iter().map(|&x| x != 0.0).collect::<Vec<bool>>());
-    same("original masks before", state.original.clone(), flags("original_mask_before")?)?;
+    same("original masks before", &state.original, &flags("original_mask_before")?)?;
     let outcome = indel.pass(before, &proposals, state);
     let settled = outcome == Outcome::Settled;
     let (changes, cleanup) = match outcome {
@@ -66,20 +66,19 @@ fn one(
         Outcome::Goes(changes) => (changes, false),
         Outcome::Cleanup(changes) => (changes, true),
     };
-    same("the last pass", cleanup, number("final_cleanup")? != 0)?;
+    same("the last pass", &cleanup, &(number("final_cleanup")? != 0))?;
     let turned: Vec<usize> =
         changes.iter().filter(|change| change.why == bd3::event::Why::Loop).map(|change| change.row).collect();
-    let recorded = number("anti_loop_position")?;
-    same("rows turned", turned, if recorded < 0 { Vec::new() } else { vec![recorded as usize] })?;
+    same("rows turned", &turned, &Vec::from_iter(usize::try_from(number("anti_loop_position")?)))?;
     let mut block = before.to_vec();
     changes.into_iter().for_each(|change| apply(&mut block, change, indel.mask));
     let after: Vec<u32> = trace.row("block_after", step)?.iter().map(|&id| id as u32).collect();
-    same("block", block, after)?;
-    same("original masks after", state.original.clone(), flags("original_mask_after")?)?;
-    same("passes without an original mask", state.post as i64, number("post_edit_steps")?)?;
-    same("passes", state.updates as i64, number("num_update_steps")?)?;
+    same("block", &block, &after)?;
+    same("original masks after", &state.original, &flags("original_mask_after")?)?;
+    same("passes without an original mask", &(state.post as i64), &number("post_edit_steps")?)?;
+    same("passes", &(state.updates as i64), &number("num_update_steps")?)?;
     let idle = trace.marked("mask_transfer", step)?.is_empty() && trace.marked("edit_transfer", step)?.is_empty();
-    same("nothing left to do", settled, idle)?;
+    same("nothing left to do", &settled, &idle)?;
     if !last && (cleanup || settled) {
         return Err("the block goes on after its end".into());
     }

@@ -146,7 +146,7 @@ impl Rule {
                 probability("threshold", threshold)
             }
             Self::Factor { factor } => positive("factor", factor),
-            Self::EntropyBound { bound } if bound == 0.0 => Ok(()),
+            Self::EntropyBound { bound: 0.0 } => Ok(()),
             Self::EntropyBound { bound } => positive("bound", bound),
             Self::Klass { stable: 0, .. } => Err(Error::value("stable", "at least 1 pass", "0")),
             Self::Klass { threshold, drift, .. } => {
