@@ -3,7 +3,7 @@
 use bd3::event::Why;
 use bd3::pass::Proposal;
 use bd3::rng::Rng;
-use bd3::sample::revise::edit::{Seen, edits};
+use bd3::sample::revise::edit::{Editing, Seen, edits};
 use bd3::sample::revise::indel::{Indel, Outcome, State, apply};
 use bd3::sample::revise::remdm::{Phase, Row, Spread, Strength, remask};
 use bd3::sample::revise::renoise::renoise;
@@ -97,6 +97,11 @@ fn a_budget_has_its_picture() {
 fn edits_replace_what_has_become_less_likely() {
     let changes = edits(&ids("cets"), &proposals("cats", "9789"), 0.6);
     assert_eq!(changes.iter().map(|c| (c.row, c.token, c.why)).collect::<Vec<_>>(), [(1, 'a' as u32, Why::Better)]);
+    for (threshold, passes, good) in
+        [(0.9, 16, true), (0.0, 1, true), (1.0, 1, false), (f64::NAN, 1, false), (0.5, 0, false)]
+    {
+        assert_eq!(Editing { threshold, passes }.check().is_ok(), good);
+    }
     assert!(edits(&ids("cets"), &proposals("cats", "9789"), 0.7).is_empty(), "the bar itself is not enough");
 }
 
@@ -133,6 +138,9 @@ fn schedules_take_tokens_back() {
     assert_eq!(picture((Strength::Rescale(0.5), Spread::Even), [0.5, 0.32, 0.34, 0.66, 0.67, 0.34]), "c_ts_p");
     // Doubt shares sigma by exp(-p): 0.24, 0.53 and 0.24 of 2/3.
     assert_eq!(picture((Strength::Cap(1.0), Spread::Doubt), [0.3, 0.3, 0.3, 0.3, 0.4, 0.3]), "ca_s_p");
+    assert!(Strength::Cap(1.5).check().is_err() && Strength::Rescale(1.0).check().is_ok());
+    assert!(Phase::Loop { on: 0.2, off: 0.5, visible: 0.5 }.check().is_err());
+    assert!(Phase::Loop { on: 0.5, off: 0.2, visible: 1.0 }.check().is_err());
     let around = Phase::Loop { on: 0.6, off: 0.25, visible: 0.8 };
     let shares: Vec<f64> = (0..=10).map(|step| (around.span(step, 10).now * 100.0).round()).collect();
     assert_eq!(shares, [0.0, 20.0, 40.0, 60.0, 80.0, 80.0, 80.0, 80.0, 84.0, 92.0, 100.0]);

@@ -1,6 +1,7 @@
 //! Token-to-token edits (LLaDA2.1): a known token is replaced when the model has come to prefer another one clearly. Masks are
 //! filled by a rule of their own ([`crate::sample::rule::dynamic`] with one row per pass) in the same pass.
 
+use crate::error::{Error, Result};
 use crate::event::{EditKind, Why};
 use crate::pass::Proposal;
 
@@ -13,6 +14,22 @@ pub struct Editing {
     pub threshold: f64,
     /// Passes over a block without a mask, at most. LLaDA2.1: 16.
     pub passes: usize,
+}
+
+impl Editing {
+    /// Refuses numbers out of range.
+    ///
+    /// # Errors
+    /// When the threshold does not lie in [0, 1), or there is no pass.
+    pub fn check(self) -> Result<()> {
+        if !(0.0..1.0).contains(&self.threshold) {
+            return Err(Error::value("edit threshold", "a probability in [0, 1)", self.threshold.to_string()));
+        }
+        if self.passes == 0 {
+            return Err(Error::value("edit passes", "at least 1", "0"));
+        }
+        Ok(())
+    }
 }
 
 /// The known rows whose proposal is another token of more than this probability. `proposals` are those of rows that may change:

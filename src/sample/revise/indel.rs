@@ -24,6 +24,9 @@ pub struct Indel {
     pub passes: usize,
 }
 
+/// How many alternatives a row needs: the three tokens that may not stay, and some that were tried before.
+pub const ALTERNATIVES: usize = 8;
+
 /// Where the loop stands in its block.
 #[derive(Clone, Debug, PartialEq)]
 pub struct State {

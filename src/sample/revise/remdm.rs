@@ -2,6 +2,7 @@
 //! and masks are filled a little faster in return, so that the share of masks at each time is that of the plain process.
 //! `visible` is alpha, the probability of a token to be visible: 0 where all is masked, 1 at the end.
 
+use crate::error::{Error, Result};
 use crate::event::{EditKind, Why};
 
 use super::Change;
@@ -34,7 +35,7 @@ pub enum Phase {
     /// Between two times, at a constant visible share (ReMDM-loop, section 4.2): first the plain process up to `visible`, then
     /// a loop that re-masks as much as it fills, then the plain process to the end.
     Loop {
-        /// The time at which it begins, in (off, 1].
+        /// The time at which it begins, in (off, 1).
         on: f64,
         /// The time at which it ends, in (0, on).
         off: f64,
@@ -43,7 +44,38 @@ pub enum Phase {
     },
 }
 
+impl Strength {
+    /// Refuses a strength out of range.
+    ///
+    /// # Errors
+    /// When eta does not lie in [0, 1].
+    pub fn check(self) -> Result<()> {
+        let (Self::Cap(eta) | Self::Rescale(eta)) = self;
+        if (0.0..=1.0).contains(&eta) {
+            Ok(())
+        } else {
+            Err(Error::value("eta", "a number in [0, 1]", eta.to_string()))
+        }
+    }
+}
+
 impl Phase {
+    /// Refuses a loop that has no place between the plain processes before and after it.
+    ///
+    /// # Errors
+    /// When not 0 < off < on < 1, or the visible share does not lie in (0, 1).
+    pub fn check(self) -> Result<()> {
+        match self {
+            Self::Loop { on, off, .. } if !(0.0 < off && off < on && on < 1.0) => {
+                Err(Error::value("loop", "times 0 < off < on < 1", format!("off {off} and on {on}")))
+            }
+            Self::Loop { visible, .. } if !(visible > 0.0 && visible < 1.0) => {
+                Err(Error::value("visible share", "a number in (0, 1)", visible.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The visible share before and after step `step` of `steps` on a linear grid from t = 1 to t = 0.
     pub fn span(self, step: usize, steps: usize) -> Span {
         let time = |step: usize| 1.0 - step.min(steps) as f64 / steps as f64;
