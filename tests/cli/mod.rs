@@ -122,6 +122,36 @@ fn help_goes_to_stdout_and_shows_an_example() {
 }
 
 #[test]
+fn every_rule_writes_and_is_explained() {
+    let help = String::from_utf8(out(&["sample", "--help"])).unwrap();
+    for (rule, knobs) in [
+        ("first-hitting", &[][..]),
+        ("ancestral", &["--steps", "4"]),
+        ("random", &["--steps", "4"]),
+        ("left-to-right", &["--steps", "4", "--share", "linear"]),
+        ("confidence", &["--steps", "4", "--share", "block"]),
+        ("margin", &["--steps", "4", "--share", "dream"]),
+        ("entropy", &["--steps", "4"]),
+        ("threshold", &["--threshold", "0.9"]),
+        ("dynamic", &["--threshold", "0.9", "--steps", "4"]),
+        ("factor", &["--factor", "1"]),
+        ("entropy-bound", &["--bound", "0.5"]),
+        ("klass", &["--threshold", "0.5", "--drift", "0.1", "--stable", "1"]),
+        ("hierarchy", &["--threshold", "0.9", "--low", "0.5"]),
+        ("credit", &["--threshold", "0.9"]),
+    ] {
+        assert!(help.contains(&format!("- {rule}:")), "{rule}");
+        let made = json(&[&["sample", "--view", "json", "-n", "32", "--rule", rule], knobs].concat());
+        assert_eq!(made["tokens"], 32, "{rule}");
+        assert!(made["passes"].as_u64().unwrap() <= 64, "{rule}");
+    }
+    for preset in ["--quality", "--fast"] {
+        let made = json(&["sample", "--view", "json", "-n", "32", preset]);
+        assert!(made["passes"].as_u64().unwrap() <= 64, "{preset}");
+    }
+}
+
+#[test]
 fn completions_know_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(String::from_utf8(out(&["completions", shell])).unwrap().contains("sample"), "{shell}");
@@ -201,6 +231,8 @@ fn bad_input_is_refused_in_one_sentence() {
     refused(&["sample", "/no/such/folder"], &["/no/such/folder"]);
     refused(&sample(&["--block", "64"]), &["block", "32", "64"]);
     refused(&sample(&["--rule", "threshold"]), &["threshold"]);
+    refused(&sample(&["--rule", "factor", "--bound", "1"]), &["--bound", "factor"]);
+    refused(&sample(&["--fast", "--steps", "4"]), &["--fast"]);
     refused(&sample(&["--steps", "3"]), &["steps", "first-hitting"]);
     refused(&sample(&["--top-p", "1.5"]), &["top-p", "1.5"]);
     refused(&sample(&["--temperature", "-1"]), &["temperature"]);

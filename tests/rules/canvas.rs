@@ -2,6 +2,7 @@
 
 use bd3::pass::Proposal;
 use bd3::rng::Rng;
+use bd3::sample::revise::edit::{Edited, Editing, edits};
 use bd3::sample::rule::{Clock, Rule, Split, dream_times, leave};
 use serde_json::Value;
 
@@ -10,6 +11,8 @@ use super::traces::Trace;
 /// How a recorded loop decides.
 enum Loop {
     Rule(Rule),
+    /// A rule, and edits of what is known.
+    Edits(Rule, Editing),
     /// Dream's `origin`: every mask for itself, with recorded draws.
     Grid {
         steps: usize,
@@ -34,19 +37,7 @@ fn of(trace: &Trace) -> Result<Loop, String> {
             Rule::Confidence { steps, split: even }
         }
         (_, "Fast-dLLM generate (no cache)", _) => Rule::Threshold { threshold: trace.setting("threshold")? },
-        (_, "DreamGenerationMixin._sample", _) => {
-            let (steps, split) = (trace.count("steps")?, Split::Dream);
-            if trace.json["eps"].as_f64() != Some(0.001) {
-                return Err(format!("a grid that ends at 0.001 expected, found {}", trace.json["eps"]));
-            }
-            match trace.json["settings"]["alg"].as_str() {
-                Some("entropy") => Rule::Entropy { steps, split },
-                Some("maskgit_plus") => Rule::Confidence { steps, split },
-                Some("topk_margin") => Rule::Margin { steps, split },
-                Some("origin") => return Ok(Loop::Grid { steps }),
-                other => return Err(format!("unknown rule {other:?}")),
-            }
-        }
+        (_, "DreamGenerationMixin._sample", _) => return dream(trace),
         (_, "Fast_dLLM_QwenForCausalLM.generate", _) => {
             let steps = trace.json["block_size"].as_u64().ok_or("no block size")? as usize;
             Rule::Dynamic { threshold: trace.setting("threshold")?, steps, split: even }
@@ -56,6 +47,13 @@ fn of(trace: &Trace) -> Result<Loop, String> {
             let (threshold, steps) = (trace.setting("threshold")?.min(1.0), trace.count("steps")?);
             Rule::Dynamic { threshold, steps: steps.min(trace.count("gen_length")?), split: Split::Block }
         }
+        (_, "LLaDA2MoeModelLM.generate 2.1", _) => {
+            let (threshold, steps) = (trace.setting("threshold")?, trace.count("block_length")?);
+            let rule = Rule::Dynamic { threshold, steps, split: even };
+            let editing =
+                Editing { threshold: trace.setting("editing_threshold")?, passes: trace.count("max_post_steps")? };
+            return Ok(Loop::Edits(rule, editing));
+        }
         (_, "generate, causal_context=True", _) => match trace.setting("threshold") {
             Ok(threshold) => Rule::Threshold { threshold },
             Err(_) => Rule::Confidence { steps: trace.count("block")?, split: even },
@@ -64,19 +62,35 @@ fn of(trace: &Trace) -> Result<Loop, String> {
             0.0 => Rule::Confidence { steps: trace.count("block_size")?, split: even },
             threshold => Rule::Threshold { threshold },
         },
-        (_, _, "sdar") => {
-            let (steps, split) = (trace.count("denoising_steps")?, Split::Block);
-            match trace.json["settings"]["remasking_strategy"].as_str() {
-                Some("low_confidence_static") => Rule::Confidence { steps, split },
-                Some("low_confidence_dynamic") => {
-                    Rule::Dynamic { threshold: trace.setting("confidence_threshold")?, steps, split }
-                }
-                Some("sequential") => Rule::LeftToRight { steps, split },
-                other => return Err(format!("unknown rule {other:?}")),
-            }
-        }
+        (_, _, "sdar") => sdar(trace)?,
         (sampler, name, family) => return Err(format!("unknown loop `{sampler}{name}` of `{family}`")),
     }))
+}
+
+fn dream(trace: &Trace) -> Result<Loop, String> {
+    let (steps, split) = (trace.count("steps")?, Split::Dream);
+    if trace.json["eps"].as_f64() != Some(0.001) {
+        return Err(format!("a grid that ends at 0.001 expected, found {}", trace.json["eps"]));
+    }
+    Ok(match trace.json["settings"]["alg"].as_str() {
+        Some("entropy") => Loop::Rule(Rule::Entropy { steps, split }),
+        Some("maskgit_plus") => Loop::Rule(Rule::Confidence { steps, split }),
+        Some("topk_margin") => Loop::Rule(Rule::Margin { steps, split }),
+        Some("origin") => Loop::Grid { steps },
+        other => return Err(format!("unknown rule {other:?}")),
+    })
+}
+
+fn sdar(trace: &Trace) -> Result<Rule, String> {
+    let (steps, split) = (trace.count("denoising_steps")?, Split::Block);
+    Ok(match trace.json["settings"]["remasking_strategy"].as_str() {
+        Some("low_confidence_static") => Rule::Confidence { steps, split },
+        Some("low_confidence_dynamic") => {
+            Rule::Dynamic { threshold: trace.setting("confidence_threshold")?, steps, split }
+        }
+        Some("sequential") => Rule::LeftToRight { steps, split },
+        other => return Err(format!("unknown rule {other:?}")),
+    })
 }
 
 /// Compares every step; returns how many there are.
@@ -84,15 +98,20 @@ pub fn check(trace: &Trace) -> Result<usize, String> {
     let path = trace.golden.path.display().to_string();
     let how = of(trace).map_err(|e| format!("{path}: {e}"))?;
     let steps = trace.golden.get("canvas_before")?.shape[0];
-    let mut clock = Clock::default();
-    let mut window = Vec::new();
-    for step in 0..steps {
-        let row = Step::read(trace, step)?;
-        if row.window != window {
+    let rows = (0..steps).map(|step| Step::read(trace, step)).collect::<Result<Vec<_>, _>>()?;
+    let (mut clock, mut edited) = (Clock::default(), Edited::default());
+    for (step, row) in rows.iter().enumerate() {
+        if step == 0 || row.window != rows[step - 1].window {
             clock = Clock::new(row.open.len()).of_block((row.window[1] - row.window[0]) as usize);
-            window.clone_from(&row.window);
+            edited = Edited::default();
         }
-        row.check(&how, &mut clock).map_err(|e| format!("{path}, step {step}: {e}"))?;
+        let last = rows.get(step + 1).is_none_or(|next| next.window != row.window);
+        let checked = row.check(&how, &mut clock).and_then(|()| match how {
+            // A loop that ends early for an end of text ends its last block early.
+            Loop::Edits(_, editing) => row.ends(edited.done(row.open.len(), row.edited.len(), editing), last),
+            _ => Ok(()),
+        });
+        checked.map_err(|e| format!("{path}, step {step}: {e}"))?;
     }
     Ok(steps)
 }
@@ -104,6 +123,11 @@ struct Step {
     after: Vec<i64>,
     open: Vec<usize>,
     committed: Vec<usize>,
+    edited: Vec<usize>,
+    /// Positions that were given.
+    given: usize,
+    /// An end of text among the tokens after them ends the run.
+    stopped: bool,
     proposals: Vec<Proposal>,
     uniforms: Option<Vec<f64>>,
     mask: i64,
@@ -124,12 +148,20 @@ impl Step {
             standing: 0.0,
             alternatives: Vec::new(),
         };
+        let given = trace.json["prompt_ids"].as_array().map_or(0, Vec::len);
+        let after = trace.row("canvas_after", step)?;
+        let eos = trace.json["eos_id"].as_i64();
+        let stopped =
+            trace.json["settings"]["eos_early_stop"] == true && after.iter().skip(given).any(|&id| Some(id) == eos);
         Ok(Self {
             window: trace.row("window", step)?,
             before: trace.row("canvas_before", step)?,
-            after: trace.row("canvas_after", step)?,
+            after,
             open: trace.marked("open", step)?,
             committed: trace.marked("committed", step)?,
+            edited: trace.marked("edited", step)?,
+            given,
+            stopped,
             proposals: (0..argmax.len()).map(proposal).collect(),
             uniforms: if trace.has("uniform") { Some(trace.numbers("uniform", step)?) } else { None },
             mask: trace.json["mask_id"].as_i64().ok_or("no mask id")?,
@@ -144,11 +176,17 @@ impl Step {
         let rows = match *how {
             _ if masked.is_empty() => Vec::new(),
             Loop::Grid { steps } => self.freed(steps, &masked, clock)?,
-            Loop::Rule(rule) => self.accepted(rule, &masked, clock),
+            Loop::Rule(rule) | Loop::Edits(rule, _) => self.accepted(rule, &masked, clock),
         };
         same("committed positions", &rows, &self.committed)?;
+        let edits = match *how {
+            Loop::Edits(_, editing) => self.edits(editing),
+            _ => Vec::new(),
+        };
+        same("edited positions", &edits, &self.edited)?;
         for (row, (&before, &after)) in self.before.iter().zip(&self.after).enumerate() {
-            let expected = if rows.contains(&row) { i64::from(self.proposals[row].token) } else { before };
+            let expected =
+                if rows.contains(&row) || edits.contains(&row) { i64::from(self.proposals[row].token) } else { before };
             if expected != after {
                 return Err(format!("position {row}: {expected} expected, found {after}"));
             }
@@ -163,6 +201,23 @@ impl Step {
         let stay = if clock.step == steps { 0.0 } else { f64::from(s / t) };
         let mut draws = masked.iter().map(|&row| 1.0 - uniforms[row]);
         Ok(leave(masked, stay, || draws.next().unwrap()))
+    }
+
+    fn edits(&self, editing: Editing) -> Vec<usize> {
+        let ids: Vec<u32> = self.before.iter().map(|&id| id as u32).collect();
+        let known = |p: &&Proposal| {
+            let (row, window) = (p.row as i64, &self.window);
+            p.row >= self.given && self.before[p.row] != self.mask && (window[0]..window[1]).contains(&row)
+        };
+        let known: Vec<Proposal> = self.proposals.iter().filter(known).cloned().collect();
+        edits(&ids, &known, editing.threshold).iter().map(|change| change.row).collect()
+    }
+
+    fn ends(&self, ours: bool, recorded: bool) -> Result<(), String> {
+        if ours == recorded || (recorded && self.stopped) {
+            return Ok(());
+        }
+        Err(format!("is the block final? ours {ours}, recorded {recorded}"))
     }
 
     fn accepted(&self, rule: Rule, masked: &[usize], clock: &mut Clock) -> Vec<usize> {

@@ -10,6 +10,11 @@ use crate::pass::Proposal;
 
 pub use remask::remask;
 
+pub mod edit;
+pub mod indel;
+pub mod remdm;
+pub mod renoise;
+
 /// What happens to one row of the open block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
