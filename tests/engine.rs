@@ -29,6 +29,7 @@ fn arch(shape: Shape, objective: Objective) -> Arch {
         objective,
         block: 4,
         sizes: vec![SizeClip { size: 4, beta: 1e-3, omega: 1.0 }],
+        visible_loss: false,
         shape,
     }
 }

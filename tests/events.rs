@@ -8,7 +8,7 @@ use bd3::sample::run;
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::sampling::{MASK, any_options, any_prompt, sampler_for};
+use crate::samples::{MASK, any_options, any_prompt, sampler_for};
 use crate::scripted::{Scripted, from_digest};
 
 pub fn header() -> Header {

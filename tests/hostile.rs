@@ -30,6 +30,7 @@ fn arch() -> Arch {
         objective: Objective::Masked,
         block: 4,
         sizes: vec![SizeClip { size: 4, beta: 0.45, omega: 0.95 }, SizeClip { size: 8, beta: 1e-3, omega: 1.0 }],
+        visible_loss: false,
         shape: Shape::Dit(Dit { cond: 4, dropout: 0.1 }),
     }
 }

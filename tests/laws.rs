@@ -29,6 +29,7 @@ fn arch(objective: Objective) -> Arch {
         objective,
         block: 4,
         sizes: sizes.to_vec(),
+        visible_loss: false,
         shape: Shape::Dit(arch::Dit { cond, dropout: 0.0 }),
     }
 }

@@ -28,6 +28,7 @@ fn arch(objective: Objective, shape: Shape) -> Arch {
         objective,
         block: 1,
         sizes: vec![SizeClip { size: 1, beta: 1e-3, omega: 1.0 }],
+        visible_loss: false,
         shape,
     }
 }

@@ -181,6 +181,7 @@ fn engine(objective: Objective) -> Engine {
         objective,
         block: 1,
         sizes: Vec::new(),
+        visible_loss: false,
         shape: Shape::Dit(arch::Dit { cond: if objective == Objective::NextToken { 0 } else { 8 }, dropout: 0.0 }),
     };
     let take = |name: &str, shape: &[usize]| {

@@ -2,19 +2,16 @@
 
 use std::path::Path;
 
-use bd3::event::{Event, Quiet, Reason, Sink};
+use bd3::event::{EditKind, Event, Quiet, Reason, Sink, State, Why};
 use bd3::pass::{Cache, Denoiser, Filter, Nucleus, Query, propose};
 use bd3::rng::Rng;
-use bd3::sample::{Rule, SampleOptions, Sampler, Split, Stop, Window, run, step};
+use bd3::sample::revise::edit::Editing;
+use bd3::sample::revise::remdm::{Phase, Spread, Strength};
+use bd3::sample::{LookBack, Revise, Rule, SampleOptions, Sampler, Split, Stop, Window, run, step};
 use proptest::prelude::*;
 
+use crate::samples::{MASK, any_options, any_prompt, options, sampler_for};
 use crate::scripted::{Scripted, from_digest, round_numbers};
-
-pub const MASK: u32 = 0;
-
-fn options(block: usize, max_new: usize, rule: Rule) -> SampleOptions {
-    SampleOptions { train_length: 1 << 20, ..SampleOptions::new(block, max_new, rule) }
-}
 
 /// The rules, with knobs that show their character on a block of 4.
 const RULES: [Rule; 4] = [
@@ -225,62 +222,48 @@ fn wrong_answers_and_wrong_options_are_errors() {
 
 /// The text that a stream of events tells.
 fn rebuild(events: &[Event]) -> Vec<u32> {
-    let mut text = Vec::new();
-    for event in events {
-        match event {
-            Event::Started { prompt, .. } => text.clone_from(prompt),
-            Event::BlockOpened { .. } => {}
-            Event::Edited { edits, .. } => {
-                for edit in edits {
-                    text.resize(text.len().max(edit.position + 1), MASK);
-                    assert_eq!((text[edit.position], edit.old), (MASK, MASK), "a known token changed");
-                    text[edit.position] = edit.new;
-                }
-            }
-            Event::BlockCommitted { start, ids } => assert_eq!(text[*start..*start + ids.len()], ids[..]),
-            Event::Retracted { start, .. } => text.truncate(*start),
-            Event::Finished { length, .. } => text.truncate(*length),
-        }
+    let mut state = State::new(MASK);
+    events.iter().for_each(|event| state.apply(event).unwrap());
+    state.text().to_vec()
+}
+
+/// Passes that a block of this many masks may take, at most.
+fn passes_of_block(options: &SampleOptions, masks: usize) -> usize {
+    let fills = masks.min(options.rule.steps().unwrap_or(usize::MAX));
+    let fills = options.budget.passes.map_or(fills, |passes| passes.min(fills));
+    match options.revise {
+        _ if masks == 0 => 0,
+        Revise::Remask { rounds, .. } => masks.min(options.rule.steps().unwrap_or(masks)) * rounds + fills,
+        Revise::Remdm { .. } => options.rule.steps().unwrap(),
+        Revise::Edit(Editing { passes, .. }) => fills + passes,
+        Revise::None | Revise::LookBack(_) => fills,
     }
-    text
 }
 
-fn any_rule() -> impl Strategy<Value = Rule> {
-    prop_oneof![
-        Just(Rule::FirstHitting),
-        (1usize..6).prop_map(|steps| Rule::Ancestral { steps }),
-        (1usize..6).prop_map(|steps| Rule::Confidence { steps, split: Split::Even }),
-        (0.1f64..1.0).prop_map(|threshold| Rule::Threshold { threshold }),
-    ]
-}
-
-pub fn any_options() -> impl Strategy<Value = SampleOptions> {
-    let window = prop_oneof![Just(Window::Grow), Just(Window::Slide), Just(Window::Recompute)];
-    let nucleus = prop_oneof![Just(Nucleus::Off), Just(Nucleus::Usual(0.8)), Just(Nucleus::Strict(0.8))];
-    let temperature = prop_oneof![Just(0.0), Just(1.0), Just(0.7)];
-    (1usize..7, 0usize..40, any_rule(), (temperature, nucleus), 0usize..16, window).prop_map(
-        |(block, max_new, rule, (temperature, nucleus), more, window)| SampleOptions {
-            filter: Filter { temperature, nucleus },
-            train_length: block + more,
-            window,
-            ..options(block, max_new, rule)
-        },
-    )
-}
-
-/// A prompt with bos first, and gaps where the window allows them.
-pub fn any_prompt() -> impl Strategy<Value = Vec<u32>> {
-    prop::collection::vec(prop_oneof![9 => 1u32..9, 1 => Just(MASK)], 0..30)
-        .prop_map(|tail| std::iter::once(9).chain(tail).collect())
-}
-
-pub fn sampler_for<D: Denoiser>(
-    model: &D,
-    options: &SampleOptions,
-    prompt: &[u32],
-    seed: u64,
-) -> Option<Sampler<D::Cache>> {
-    Sampler::new(options.clone(), prompt, MASK, |size| model.cache(size), Rng::new(seed)).ok()
+/// Every kind of change happens, and says why.
+#[test]
+fn revisions_revise() {
+    let look = LookBack { window: 8, every: 4, threshold: 0.2, budget: 3, groups: 0 };
+    let remdm = Revise::Remdm { strength: Strength::Cap(0.5), spread: Spread::Even, phase: Phase::Always };
+    for (rule, revise, kind, why) in [
+        (Rule::FirstHitting, Revise::None, EditKind::Fill, Why::Rule),
+        (Rule::FirstHitting, Revise::Remask { threshold: 0.5, rounds: 2 }, EditKind::Remask, Why::Unlikely),
+        (Rule::Ancestral { steps: 8 }, remdm, EditKind::Remask, Why::Schedule),
+        (Rule::FirstHitting, Revise::Edit(Editing { threshold: 0.1, passes: 4 }), EditKind::Revise, Why::Better),
+        (Rule::FirstHitting, Revise::LookBack(look), EditKind::Fill, Why::Better),
+    ] {
+        let model = Scripted::new(MASK, from_digest(10));
+        let mut sampler = sampler_for(&model, &SampleOptions { revise, ..options(4, 40, rule) }, &[9], 1).unwrap();
+        let mut events: Vec<Event> = Vec::new();
+        run(&model, &mut sampler, &mut events).unwrap();
+        let edits = events.iter().filter_map(|event| match event {
+            Event::Edited { edits, .. } => Some(edits),
+            _ => None,
+        });
+        assert!(edits.flatten().any(|edit| (edit.kind, edit.why) == (kind, why)), "{revise:?}");
+        let retracted = events.iter().filter(|event| matches!(event, Event::Retracted { .. })).count();
+        assert_eq!(retracted, if revise == Revise::LookBack(look) { 3 } else { 0 }, "{revise:?}");
+    }
 }
 
 /// The model sees the newest text, without a hole, and as much of it as the window promises. Ids tell their position.
@@ -321,7 +304,7 @@ fn each_window_shows_the_newest_text_in_order() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(10_000))]
 
     #[test]
     fn every_sample_keeps_the_laws(options in any_options(), prompt in any_prompt(), seed in 0u64..1000) {
@@ -338,25 +321,28 @@ proptest! {
         prop_assert!(!sampler.ids().contains(&MASK));
         prop_assert!(sampler.ids().iter().zip(&prompt).all(|(id, given)| id == given || *given == MASK));
         prop_assert_eq!(sampler.passes(), model.lanes.get());
-        let most = match options.rule {
-            Rule::Ancestral { steps } | Rule::Confidence { steps, .. } => steps,
-            _ => usize::MAX,
-        };
-        let mut bound = 0;
+        let mut bound = options.revise.look_back().map_or(0, |how| prompt.len() / how.window);
+        let mut left = options.revise.look_back().map_or(0, |how| how.budget);
         let mut open: Vec<u32> = Vec::new();
         for event in &events {
             match event {
                 Event::BlockOpened { ids, .. } => {
-                    bound += ids.iter().filter(|&&id| id == MASK).count().min(most) as u64;
+                    bound += passes_of_block(&options, ids.iter().filter(|&&id| id == MASK).count());
                     open.clone_from(ids);
                 }
                 Event::BlockCommitted { ids, .. } => {
                     prop_assert!(open.iter().zip(ids).all(|(before, after)| before == after || *before == MASK));
+                    // Each look may store a piece more.
+                    bound += options.revise.look_back().map_or(0, |how| how.groups.max(1) + 1);
+                }
+                Event::Retracted { .. } => {
+                    prop_assert!(left > 0, "more retractions than the budget allows");
+                    left -= 1;
                 }
                 _ => {}
             }
         }
-        prop_assert!(sampler.passes() <= bound, "{} passes, bound {}", sampler.passes(), bound);
+        prop_assert!(sampler.passes() <= bound as u64, "{} passes, bound {}", sampler.passes(), bound);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod oracle;
 mod prompts;
 mod real;
 mod rules;
+mod samples;
 mod sampling;
 mod scripted;
 mod tidy;

@@ -39,6 +39,7 @@ fn arch() -> Arch {
         objective: Objective::Masked,
         block: LENGTH,
         sizes: sizes.to_vec(),
+        visible_loss: false,
         shape: Shape::Dit(arch::Dit { cond: 8, dropout: 0.0 }),
     }
 }

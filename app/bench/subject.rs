@@ -198,6 +198,7 @@ impl Dimensions {
             objective: Objective::Masked,
             block: BLOCK,
             sizes: vec![SizeClip { size: BLOCK, beta: Clip::FULL.beta(), omega: Clip::FULL.omega() }],
+            visible_loss: false,
             shape: Shape::Llama(llama),
         };
         arch.check("--shape")?;

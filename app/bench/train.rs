@@ -103,6 +103,7 @@ fn plan() -> Result<Plan> {
         objective: Objective::Masked,
         block: BLOCK,
         sizes: vec![SizeClip { size: BLOCK, beta: Clip::FULL.beta(), omega: Clip::FULL.omega() }],
+        visible_loss: false,
         shape: Shape::Dit(Dit { cond: recipe.model.cond, dropout: recipe.model.dropout }),
     };
     Ok(Plan {

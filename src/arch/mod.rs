@@ -52,6 +52,9 @@ pub struct Arch {
     pub block: usize,
     /// Every block size it was trained at, with the clip interval of each.
     pub sizes: Vec<SizeClip>,
+    /// Visible tokens were corrupted in training and judged by the loss, so that logits of known rows mean something. Under SUBS alone
+    /// they are untrained.
+    pub visible_loss: bool,
     /// Which network, and what is particular to it.
     pub shape: Shape,
 }
@@ -317,6 +320,7 @@ mod tests {
             objective: Objective::Masked,
             block: 4,
             sizes: Vec::new(),
+            visible_loss: false,
             shape,
         }
     }

@@ -71,6 +71,7 @@ pub fn read_config(config: &Config) -> Result<Arch> {
         objective,
         block,
         sizes: read_sizes(config, block)?,
+        visible_loss: config.opt_bool("visible_loss")?.unwrap_or(false),
         shape: Shape::Dit(arch::Dit { cond, dropout: config.opt_f64("dropout")?.unwrap_or(0.0) }),
     };
     arch.check(&config.path().display().to_string())?;
@@ -114,6 +115,7 @@ pub(super) fn config_json(arch: &Arch, dit: &arch::Dit) -> Value {
         "model_type": "bd3lm",
         "block_size": arch.block,
         "block_sizes": sizes,
+        "visible_loss": arch.visible_loss,
         "vocab_size": arch.vocab,
         "mask_token_id": arch.mask,
         "bos_token_id": arch.special.bos,

@@ -88,6 +88,7 @@ pub(super) fn read_llama(file: &Gguf, family: &str) -> Result<Arch> {
         objective: Objective::NextToken,
         block: 1,
         sizes: vec![llama::NO_CLIP],
+        visible_loss: false,
         shape: Shape::Llama(shape),
     };
     arch.check(&file.path().display().to_string())?;

@@ -67,6 +67,7 @@ pub fn read_config(config: &Config) -> Result<Arch> {
         objective: Objective::NextToken,
         block: 1,
         sizes: vec![NO_CLIP],
+        visible_loss: false,
         shape: Shape::Llama(llama),
     };
     arch.check(&config.path().display().to_string())?;

@@ -33,8 +33,10 @@ impl LookBack {
     /// # Errors
     /// When there is nothing to see or the threshold is no probability.
     pub fn check(&self, block: usize, train_length: usize) -> Result<()> {
-        if self.window <= block || !self.window.is_multiple_of(block) || self.window > train_length {
-            let expected = format!("a multiple of the block size {block}, larger than it, up to {train_length}");
+        // Beside the open window at least one more is seen.
+        let most = train_length / 2;
+        if self.window <= block || !self.window.is_multiple_of(block) || self.window > most {
+            let expected = format!("a multiple of the block size {block}, larger than it, up to {most}");
             return Err(Error::value("window of look-back", expected, self.window.to_string()));
         }
         if !(self.threshold > 0.0 && self.threshold < 1.0) {
@@ -88,28 +90,48 @@ impl<C: Cache> Watch<C> {
     /// Is it time to look? Always before the text would end.
     pub fn is_due(&self, canvas: &Canvas, ends: bool) -> bool {
         let fresh = canvas.text().len().saturating_sub(self.seen);
-        self.left > 0 && fresh >= if ends { 1 } else { self.how.every }
+        self.left > 0 && fresh >= if ends { 1 } else { self.how.every } && !self.drawn(canvas).1.is_empty()
+    }
+
+    /// Where the window begins, and its rows that the model wrote.
+    fn drawn(&self, canvas: &Canvas) -> (usize, Vec<usize>) {
+        let (base, end) = (canvas.base(), canvas.text().len());
+        let start = base + (end.max(base + 1) - 1 - base) / self.how.window * self.how.window;
+        (start, (start..end).filter(|&position| !canvas.is_given(position)).map(|p| p - start).collect())
+    }
+
+    /// The rows whose turn it is; turns without any are passed over.
+    fn rows_of_turn(&mut self, drawn: &[usize]) -> Vec<usize> {
+        let turns = self.how.groups.max(1);
+        while self.turn < turns {
+            let rows: Vec<usize> = drawn.iter().copied().filter(|row| row % turns == self.turn).collect();
+            if !rows.is_empty() {
+                return rows;
+            }
+            self.turn += 1;
+        }
+        Vec::new()
     }
 
     /// Blocks count anew from another base.
     pub fn restart(&mut self) {
-        self.cache.truncate(0);
+        self.cache.keep_equal(&[]);
     }
 
     /// Decides what the next pass of a look is asked. `piece`: ids that a pass stores, at most; `length`: what a window may show.
     pub fn plan(&mut self, canvas: &Canvas, piece: usize, length: usize) {
         let (base, text, window) = (canvas.base(), canvas.text(), self.how.window);
-        self.start = base + (text.len() - 1 - base) / window * window;
+        let (start, drawn) = self.drawn(canvas);
+        self.start = start;
         let stored = base + self.cache.end();
+        let piece = piece.min(length - window);
         self.until = self.start.min(stored + (piece / window).max(1) * window);
         self.open.clear();
         self.ask = Ask::none();
         if self.until == self.start {
             self.open.extend(&text[self.start..]);
             self.open.resize(window, canvas.mask_id());
-            let turns = self.how.groups.max(1);
-            let drawn = (self.start..text.len()).filter(|&position| !canvas.is_given(position));
-            let rows: Vec<usize> = drawn.map(|p| p - self.start).filter(|row| row % turns == self.turn).collect();
+            let rows = self.rows_of_turn(&drawn);
             // The most probable token is what matters, so there is nothing to draw.
             let (uniforms, standing) = (vec![0.5; rows.len()], rows.iter().map(|&row| self.open[row]).collect());
             if self.how.groups > 0 {
@@ -149,7 +171,8 @@ impl<C: Cache> Watch<C> {
             }
         }
         self.turn += 1;
-        self.turn >= self.how.groups
+        let (_, drawn) = self.drawn(canvas);
+        self.rows_of_turn(&drawn).is_empty()
     }
 
     /// Ends a look: what is taken back, if anything.

@@ -5,35 +5,35 @@
 use std::time::Instant;
 
 use crate::error::{Error, Result};
-use crate::event::{Edit, EditKind, Event, Reason, Sink, Why};
+use crate::event::{Event, Reason, Sink};
 use crate::pass::{Ask, Cache, Denoiser, Lane, Proposal};
 use crate::rng::Rng;
 
 use super::guide::Unguided;
-use super::look_back::{Regret, Watch};
-use super::revise::{Change, Reviser};
-use super::rule::{Clock, hasten, hurry};
-use super::{Accepted, Canvas, SampleOptions, Window};
+use super::look_back::Watch;
+use super::revise::Reviser;
+use super::rule::{Clock, hurry};
+use super::{Canvas, Draft, SampleOptions, Window};
 
 /// One sample while it is made.
 pub struct Sampler<C> {
-    options: SampleOptions,
-    canvas: Canvas,
-    cache: C,
-    rng: Rng,
-    clock: Clock,
-    reviser: Reviser,
+    pub(super) options: SampleOptions,
+    pub(super) canvas: Canvas,
+    pub(super) cache: C,
+    pub(super) rng: Rng,
+    pub(super) clock: Clock,
+    pub(super) reviser: Reviser,
     /// When the open block opened, and the passes spent on it.
-    opened: (Instant, usize),
+    pub(super) opened: (Instant, usize),
     /// Rows that this pass must settle for the budget, at least.
-    least: usize,
-    ask: Ask,
+    pub(super) least: usize,
+    pub(super) ask: Ask,
     /// Absolute position up to which the next pass stores; before the open block where it stores a piece and no more.
-    until: usize,
-    guide: Option<Unguided<C>>,
-    watch: Option<Watch<C>>,
-    passes: u64,
-    status: Status,
+    pub(super) until: usize,
+    pub(super) guide: Option<Unguided<C>>,
+    pub(super) watch: Option<Watch<C>>,
+    pub(super) passes: u64,
+    pub(super) status: Status,
 }
 
 /// Ids that are stored in one pass, at most, or one block. More would not make the products faster, and a sink is heard between
@@ -41,7 +41,7 @@ pub struct Sampler<C> {
 const PIECE: usize = 256;
 
 #[derive(Clone, Copy, PartialEq)]
-enum Status {
+pub(super) enum Status {
     New,
     /// A block is open.
     Running,
@@ -101,7 +101,7 @@ impl<C: Cache> Sampler<C> {
         prompt: &[u32],
         mask_id: u32,
         mut caches: impl FnMut(usize) -> C,
-        rng: Rng,
+        mut rng: Rng,
     ) -> Result<Self> {
         options.check(prompt, mask_id)?;
         let mut canvas = Canvas::new(prompt, options.block, mask_id);
@@ -114,9 +114,9 @@ impl<C: Cache> Sampler<C> {
         Ok(Self {
             canvas,
             cache,
+            reviser: Reviser::new(options.revise, options.rule, &Draft::default(), &mut rng),
             rng,
             clock: Clock::new(0),
-            reviser: Reviser::new(options.revise),
             opened: (Instant::now(), 0),
             least: 0,
             ask: Ask::none(),
@@ -173,7 +173,7 @@ impl<C: Cache> Sampler<C> {
         let masked = draft.masked();
         self.least =
             budget.passes_left(self.opened.1, self.opened.0.elapsed()).map_or(0, |left| hurry(masked.len(), left));
-        let mut rows = match masked.is_empty() {
+        let mut rows = match masked.is_empty() || self.reviser.leads() {
             true => Vec::new(),
             false => rule.rows_at_least(&masked, self.least, &mut self.clock, &mut self.rng),
         };
@@ -216,86 +216,6 @@ impl<C: Cache> Sampler<C> {
         if decided {
             self.advance(sink);
         }
-        Ok(())
-    }
-
-    /// The edits that follow from a pass: first the rule fills, then the revision changes what is known.
-    fn decide(&mut self, proposals: &[Proposal]) -> Result<Vec<Edit>> {
-        self.opened.1 += 1;
-        let rule = self.options.rule;
-        let draft = self.canvas.draft_mut();
-        let masked: Vec<Proposal> =
-            proposals.iter().filter(|p| draft.ids()[p.row] == draft.mask_id()).cloned().collect();
-        let accepted = if masked.is_empty() { Vec::new() } else { rule.accept(&masked, &mut self.clock) };
-        let accepted = hasten(accepted, &masked, self.least, |proposal| rule.score(proposal, &self.clock));
-        let mut edits = Vec::new();
-        for Accepted { row, why } in &accepted {
-            let Some(proposal) = masked.iter().find(|proposal| proposal.row == *row) else { continue };
-            let change = Change { row: *row, kind: EditKind::Fill, token: proposal.token, why: *why };
-            edits.push(draft.change(change, proposal.raw_prob as f32)?);
-        }
-        let filled: Vec<usize> = accepted.iter().map(|accepted| accepted.row).collect();
-        let before = draft.masked().len();
-        for change in self.reviser.changes(draft, &filled, proposals) {
-            let prob =
-                proposals.iter().find(|p| p.row == change.row && p.token == change.token).map_or(0.0, |p| p.raw_prob);
-            edits.push(draft.change(change, prob as f32)?);
-        }
-        let after = draft.masked().len();
-        if before == 0 && after > 0 {
-            self.clock = Clock::new(after).of_block(self.options.block);
-        }
-        self.report(&mut edits, proposals);
-        Ok(edits)
-    }
-
-    /// Adds the alternatives that were asked for.
-    fn report(&self, edits: &mut [Edit], proposals: &[Proposal]) {
-        let (start, count) = (self.canvas.draft().start(), self.options.alternatives);
-        for edit in edits.iter_mut().filter(|_| count > 0) {
-            if let Some(proposal) = proposals.iter().find(|proposal| start + proposal.row == edit.position) {
-                let most = proposal.alternatives.iter().take(count);
-                edit.alternatives = most.map(|&(id, prob)| (id, prob as f32)).collect();
-            }
-        }
-    }
-
-    /// Takes the answer of a look at committed text.
-    fn look(&mut self, proposals: &[Proposal], sink: &mut impl Sink) -> Result<()> {
-        let Some(watch) = &mut self.watch else { return Ok(()) };
-        let done = watch.take(proposals, &self.canvas);
-        self.emit(&Event::Edited { pass: self.passes, edits: Vec::new() }, sink);
-        if !done {
-            return Ok(());
-        }
-        if self.status == Status::Looking {
-            self.status = Status::Running;
-        }
-        // Of what a sliding window has dropped nothing can be written again.
-        let (dropped, block) = (self.cache.end() - self.cache.held(), self.options.block);
-        let border = |regret: &Regret| (regret.position - self.canvas.base()) / block * block;
-        let regret = self.watch.as_mut().and_then(|watch| watch.verdict(&self.canvas));
-        match regret.filter(|regret| border(regret) >= dropped) {
-            Some(regret) => self.retract(regret, sink)?,
-            None => self.open_or_finish(sink),
-        }
-        self.advance(sink);
-        Ok(())
-    }
-
-    /// The backspace: text is taken back to a token, the cache cut at its block, and the better token written there.
-    fn retract(&mut self, regret: Regret, sink: &mut impl Sink) -> Result<()> {
-        let Regret { position, prob, better: (token, better) } = regret;
-        let ids = self.canvas.retract(position);
-        let stored = self.cache.end().min(self.canvas.next_start() - self.canvas.base());
-        self.cache.truncate(stored);
-        self.guide.iter_mut().for_each(|guide| guide.truncate(stored));
-        self.emit(&Event::Retracted { start: position, ids, pass: self.passes, prob, why: Why::Unlikely }, sink);
-        self.open_next(sink);
-        let row = position - self.canvas.draft().start();
-        let change = Change { row, kind: EditKind::Fill, token, why: Why::Better };
-        let edit = self.canvas.draft_mut().change(change, better)?;
-        self.emit(&Event::Edited { pass: self.passes, edits: vec![edit] }, sink);
         Ok(())
     }
 
@@ -350,7 +270,7 @@ impl<C: Cache> Sampler<C> {
 
     /// Commits the open block once it is settled, and opens the next one, until there is something to ask. Blocks without a mask
     /// (a prompt's, between two gaps) need no pass.
-    fn advance(&mut self, sink: &mut impl Sink) {
+    pub(super) fn advance(&mut self, sink: &mut impl Sink) {
         while self.reason().is_none() && self.reviser.is_settled(self.canvas.draft()) {
             let (start, ids) = (self.canvas.draft().start(), self.canvas.draft().ids().to_vec());
             self.canvas.commit();
@@ -370,14 +290,14 @@ impl<C: Cache> Sampler<C> {
         self.options.stop.judge(self.canvas.text(), self.canvas.given().len(), self.limit())
     }
 
-    fn open_or_finish(&mut self, sink: &mut impl Sink) {
+    pub(super) fn open_or_finish(&mut self, sink: &mut impl Sink) {
         match self.verdict() {
             Some((reason, length)) => self.finish(reason, length, sink),
             None => self.open_next(sink),
         }
     }
 
-    fn open_next(&mut self, sink: &mut impl Sink) {
+    pub(super) fn open_next(&mut self, sink: &mut impl Sink) {
         // A sliding window restarts on a prompt alone; later it drops what is oldest.
         if self.options.window == Window::Recompute && self.options.narrow(&mut self.canvas) {
             self.cache.truncate(0);
@@ -387,7 +307,7 @@ impl<C: Cache> Sampler<C> {
         self.canvas.open_next();
         let draft = self.canvas.draft();
         self.clock = Clock::new(draft.masked().len()).of_block(self.options.block);
-        self.reviser = Reviser::new(self.options.revise);
+        self.reviser = Reviser::new(self.options.revise, self.options.rule, draft, &mut self.rng);
         self.opened = (Instant::now(), 0);
         let (start, ids) = (draft.start(), draft.ids().to_vec());
         self.emit(&Event::BlockOpened { start, ids }, sink);
@@ -399,7 +319,7 @@ impl<C: Cache> Sampler<C> {
         sink.event(&Event::Finished { length, passes: self.passes, tokens, reason });
     }
 
-    fn emit(&mut self, event: &Event, sink: &mut impl Sink) {
+    pub(super) fn emit(&mut self, event: &Event, sink: &mut impl Sink) {
         if !sink.event(event) && matches!(self.status, Status::Running | Status::Looking) {
             self.status = Status::Interrupted;
         }

@@ -231,6 +231,7 @@ fn arch(recipe: &Recipe, sizes: &[SizePlan], tokenizer: &Tokenizer, name: &Path)
         objective,
         block,
         sizes: sizes.iter().map(clip).collect(),
+        visible_loss: recipe.corrupt.rows * recipe.corrupt.share * recipe.corrupt.weight > 0.0,
         shape: Shape::Dit(Dit { cond, dropout: recipe.model.dropout }),
     };
     arch.check(&name.display().to_string())?;

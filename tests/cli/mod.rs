@@ -67,6 +67,7 @@ fn model() -> (TempDir, String) {
         objective: Objective::Masked,
         block: 8,
         sizes: vec![size(8), size(32)],
+        visible_loss: false,
         shape: Shape::Dit(Dit { cond: 8, dropout: 0.0 }),
     };
     let dir = tempfile::tempdir().unwrap();

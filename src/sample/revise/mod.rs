@@ -1,19 +1,21 @@
 //! Revision: what happens to rows that are known already. One published idea is one pure function from (block, proposals, random
 //! numbers) to a list of [`Change`]s; nothing here knows a model or where in the text the block stands.
 
-mod remask;
-
-use super::{Draft, LookBack, SampleOptions};
-use crate::error::{Error, Result};
-use crate::event::{EditKind, Why};
-use crate::pass::Proposal;
-
-pub use remask::remask;
-
 pub mod edit;
 pub mod indel;
+mod remask;
 pub mod remdm;
 pub mod renoise;
+mod reviser;
+
+use super::{LookBack, Rule, SampleOptions};
+use crate::error::{Error, Result};
+use crate::event::{EditKind, Why};
+
+use edit::Editing;
+pub use remask::remask;
+use remdm::{Phase, Spread, Strength};
+pub use reviser::Reviser;
 
 /// What happens to one row of the open block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,14 +36,26 @@ pub enum Revise {
     /// What is known stays.
     #[default]
     None,
-    /// Tokens that were unlikely when they were drawn are masked and drawn again: see [`remask`].
+    /// Tokens that were unlikely when they were drawn are masked and drawn again: see [`remask`]. Any model that fills masks.
     Remask {
         /// Below this probability.
         threshold: f64,
         /// Rounds, at most, in one block.
         rounds: usize,
     },
-    /// Committed text is scored at a larger block size and taken back where it has become unlikely.
+    /// The reverse process with re-masking on its schedule: see [`remdm`]. Any model that fills masks; rule ancestral, whose steps it
+    /// takes.
+    Remdm {
+        /// How strongly.
+        strength: Strength,
+        /// Which rows.
+        spread: Spread,
+        /// When.
+        phase: Phase,
+    },
+    /// Known tokens become likelier ones: see [`edit`]. Models that were trained with corrupted visible tokens.
+    Edit(Editing),
+    /// Committed text is scored at a larger block size and taken back where it has become unlikely. Models trained at that size.
     LookBack(LookBack),
 }
 
@@ -57,6 +71,15 @@ impl Revise {
                 Err(Error::value("threshold of remask", "a probability in (0, 1]", threshold.to_string()))
             }
             Self::Remask { .. } => Ok(()),
+            Self::Remdm { strength, phase, .. } => {
+                if !matches!(options.rule, Rule::Ancestral { .. }) {
+                    let found = format!("rule {}", options.rule.name());
+                    return Err(Error::value("rule of remdm", "ancestral, which gives the steps", found));
+                }
+                strength.check()?;
+                phase.check()
+            }
+            Self::Edit(editing) => editing.check(),
             Self::LookBack(how) => how.check(options.block, options.train_length),
         }
     }
@@ -68,40 +91,9 @@ impl Revise {
             _ => None,
         }
     }
-}
 
-/// A revision at work in one block.
-#[derive(Clone, Debug)]
-pub struct Reviser {
-    how: Revise,
-    round: usize,
-}
-
-impl Reviser {
-    /// A block opens.
-    pub fn new(how: Revise) -> Self {
-        Self { how, round: 0 }
-    }
-
-    /// Known rows to ask for in the next pass, ascending.
-    pub fn rows(&self, _draft: &Draft) -> Vec<usize> {
-        Vec::new()
-    }
-
-    /// What changes after the rule's fills of this pass, which are in `draft` already; `filled`: their rows.
-    pub fn changes(&mut self, draft: &Draft, filled: &[usize], _proposals: &[Proposal]) -> Vec<Change> {
-        match self.how {
-            Revise::Remask { threshold, rounds } if self.round < rounds => {
-                let changes = remask(draft, filled, threshold);
-                self.round += usize::from(!changes.is_empty());
-                changes
-            }
-            _ => Vec::new(),
-        }
-    }
-
-    /// May the block be committed as it stands?
-    pub fn is_settled(&self, draft: &Draft) -> bool {
-        draft.masked().is_empty()
+    /// Does it take what a model says of a visible token? Under SUBS alone nothing has trained that.
+    pub fn scores_visible(&self) -> bool {
+        matches!(self, Self::Edit(_) | Self::LookBack(LookBack { groups: 0, .. }))
     }
 }

@@ -1,0 +1,120 @@
+//! A revision at work in one block: what it asks for, what it changes after a pass, and when the block may be committed. The ideas
+//! themselves are pure functions in the files beside this one.
+
+use super::edit::{Edited, Editing, Seen, edits};
+use super::remdm::{self, Remasked, Row};
+use super::{Change, Revise, remask};
+use crate::pass::Proposal;
+use crate::rng::Rng;
+use crate::sample::{Draft, Rule};
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Reviser {
+    how: Revise,
+    /// Rounds of re-masking done, or steps of a schedule.
+    round: usize,
+    /// Of a schedule: how many steps, and what the next one that fills anything does.
+    steps: usize,
+    next: Remasked,
+    edited: Edited,
+    seen: Seen,
+    done: bool,
+}
+
+impl Reviser {
+    /// A block opens.
+    pub fn new(how: Revise, rule: Rule, draft: &Draft, rng: &mut Rng) -> Self {
+        let steps = rule.steps().unwrap_or(0);
+        let (edited, seen) = (Edited::default(), Seen::default());
+        let done = draft.masked().is_empty();
+        let mut reviser = Self { how, round: 0, steps, next: Remasked::default(), edited, seen, done };
+        // Nothing is drawn yet, so nothing can be re-masked.
+        reviser.roll(draft, rng);
+        reviser
+    }
+
+    /// Whether it says itself which masks are filled, in the rule's stead.
+    pub fn leads(&self) -> bool {
+        matches!(self.how, Revise::Remdm { .. })
+    }
+
+    /// Rows to ask for in the next pass, ascending: known ones, and where it [`Reviser::leads`] the masked ones to fill.
+    pub fn rows(&self, draft: &Draft) -> Vec<usize> {
+        match self.how {
+            Revise::Remdm { .. } => self.next.fill.clone(),
+            Revise::Edit(_) => draft.drawn(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// What changes after a pass. `draft` holds the fills of this pass, whose rows are `filled`; `masks` were masked before it.
+    pub fn changes(&mut self, draft: &Draft, filled: &[usize], masks: usize, proposals: &[Proposal]) -> Vec<Change> {
+        match self.how {
+            Revise::Remask { threshold, rounds } if self.round < rounds => {
+                let changes = remask(draft, filled, threshold);
+                self.round += usize::from(!changes.is_empty());
+                changes
+            }
+            Revise::Remdm { .. } => std::mem::take(&mut self.next.changes),
+            Revise::Edit(editing) => self.edit(editing, (draft, filled, masks), proposals),
+            _ => Vec::new(),
+        }
+    }
+
+    fn edit(
+        &mut self,
+        editing: Editing,
+        (draft, filled, masks): (&Draft, &[usize], usize),
+        proposals: &[Proposal],
+    ) -> Vec<Change> {
+        let known: Vec<Proposal> = proposals.iter().filter(|p| !filled.contains(&p.row)).cloned().collect();
+        let known: Vec<Proposal> = known.into_iter().filter(|p| draft.ids()[p.row] != draft.mask_id()).collect();
+        let changes = edits(draft.ids(), &known, editing.threshold);
+        self.done = self.edited.done(masks, changes.len(), editing);
+        if masks == 0 && self.seen.again(draft.ids()) {
+            // Going round in circles ends nowhere.
+            self.done = true;
+            return Vec::new();
+        }
+        changes
+    }
+
+    /// Of a schedule: goes on to the next step that fills a mask. The tokens that steps before it re-mask need no pass.
+    pub fn roll(&mut self, draft: &Draft, rng: &mut Rng) -> Vec<Change> {
+        let Revise::Remdm { strength, spread, phase } = self.how else { return Vec::new() };
+        let mask = draft.mask_id();
+        let mut rows: Vec<Row> = (0..draft.ids().len())
+            .map(|row| match draft.ids()[row] {
+                id if id == mask => Row::Mask,
+                _ if draft.is_fixed(row) => Row::Given,
+                _ => Row::Filled(f64::from(draft.prob(row))),
+            })
+            .collect();
+        let mut all = Vec::new();
+        self.next = Remasked::default();
+        while self.round < self.steps {
+            let uniforms: Vec<f64> = rows.iter().map(|_| rng.uniform()).collect();
+            let span = phase.span(self.round, self.steps);
+            self.round += 1;
+            let step = remdm::remask(&rows, span, (strength, spread), &uniforms, mask);
+            if !step.fill.is_empty() {
+                self.next = step;
+                break;
+            }
+            step.changes.iter().for_each(|change| rows[change.row] = Row::Mask);
+            all.extend(step.changes);
+        }
+        all
+    }
+
+    /// May the block be committed as it stands?
+    pub fn is_settled(&self, draft: &Draft) -> bool {
+        draft.masked().is_empty()
+            && match self.how {
+                Revise::Remdm { .. } => self.next.fill.is_empty(),
+                Revise::Edit(_) => self.done,
+                _ => true,
+            }
+    }
+}
