@@ -80,9 +80,7 @@ fn folder(model: &Model, args: &ConvertArgs, ty: Type) -> Result<()> {
 fn file(model: &Model, args: &ConvertArgs, ty: Type) -> Result<()> {
     let keys = match model.checkpoint.gguf() {
         // What the other file says about texts and about itself is true of this one, too.
-        Some(file) => {
-            file.metadata().iter().filter(|(key, _)| is_kept(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
-        }
+        Some(file) => file.values("")?.into_iter().filter(|(key, _)| is_kept(key)).collect(),
         None => {
             let vocabulary = model.tokenizer.to_gguf(model.checkpoint.arch.vocab)?;
             if let Some(why) = vocabulary.missing.filter(|_| model.checkpoint.arch.dit().is_err()) {

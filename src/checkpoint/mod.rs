@@ -184,7 +184,10 @@ impl Checkpoint {
     /// # Errors
     /// As [`Engine::new`]; a number that is not finite names its file.
     pub fn engine(&self, options: Options) -> Result<Engine> {
-        Engine::new(&self.arch, |name, shape| self.take(name, shape), options).map_err(|e| match e {
+        self.files.release_all();
+        let engine = Engine::new(&self.arch, |name, shape| self.take(name, shape), options);
+        self.files.release_all();
+        engine.map_err(|e| match e {
             Error::Value { name, expected, found } if self.arch.tensors().iter().any(|(known, _)| *known == name) => {
                 let name = self.family.file_name(&name);
                 Error::key(self.files.path(&name), &name, expected, found)

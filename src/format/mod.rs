@@ -7,6 +7,7 @@ pub mod quant;
 pub mod safetensors;
 
 pub use gguf::Header;
+pub(crate) use mapped::Bytes;
 pub use mapped::map_file;
 pub use numbers::{Stored, Type};
 

@@ -74,7 +74,7 @@ fn a_gguf_file_that_asks_for_more_is_refused_by_name() {
     let good = Gguf::open(&path).unwrap();
     let bad = dir.path().join("bad.gguf");
     let with = |key: &str, value: Option<Entry>| {
-        let mut metadata = good.metadata().clone();
+        let mut metadata = good.values("").unwrap();
         match value {
             Some(value) => metadata.insert(key.into(), value),
             None => metadata.remove(key),
