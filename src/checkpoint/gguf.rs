@@ -122,6 +122,11 @@ fn refuse_unsupported(file: &Gguf, family: &str) -> Result<()> {
             return refuse(key, expected, value.to_string());
         }
     }
+    // What files had before `rope.scaling` came.
+    let key = format!("{family}.rope.scale_linear");
+    if let Some(found) = file.number(&key)?.filter(|scale| *scale != 1.0) {
+        return refuse(key, "1 (scaled rotary embeddings are not supported)", found.to_string());
+    }
     for name in ["expert_count", "attention.sliding_window"] {
         let key = format!("{family}.{name}");
         if let Some(found) = file.count(&key)?.filter(|found| *found > 0) {

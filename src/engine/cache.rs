@@ -3,6 +3,7 @@
 //! at a time; values stand by position. Half precision by default, single on request.
 
 use super::simd::{Isa, Kernel, LANES, Simd};
+use crate::error::{Error, Result};
 use crate::pass::Cache;
 
 /// How precisely keys and values are kept.
@@ -20,6 +21,14 @@ impl Precision {
         match self {
             Self::Half => 2,
             Self::Single => 4,
+        }
+    }
+
+    /// Numbers below this are kept: in f16, what is rounded to 65504 at most.
+    fn bound(self) -> f32 {
+        match self {
+            Self::Half => 65520.0,
+            Self::Single => f32::INFINITY,
         }
     }
 }
@@ -44,6 +53,8 @@ pub struct Head {
     /// Numbers of a head, filled up to a multiple of 16.
     width: usize,
     precision: Precision,
+    /// A number of this pass could not be kept.
+    overflow: bool,
     pub keys: Vec<u8>,
     pub values: Vec<u8>,
 }
@@ -57,6 +68,9 @@ impl Head {
             self.values.resize(needed, 0);
         }
         isa.run(Put { head: self, at, key, value });
+        let bound = self.precision.bound();
+        let fits = |numbers: &[f32]| numbers.iter().fold(true, |fits, x| fits & (x.abs() < bound));
+        self.overflow |= !(fits(key) & fits(value));
     }
 
     /// How precisely they are kept.
@@ -175,7 +189,7 @@ impl KeyValues {
     /// Empty.
     pub fn new(kind: Kind) -> Self {
         let width = kind.width.next_multiple_of(LANES);
-        let head = Head { width, precision: kind.precision, keys: Vec::new(), values: Vec::new() };
+        let head = Head { width, precision: kind.precision, overflow: false, keys: Vec::new(), values: Vec::new() };
         Self {
             block: kind.block,
             causal: kind.causal,
@@ -217,9 +231,24 @@ impl KeyValues {
     }
 
     /// Counts ids whose keys and values every layer now holds.
-    pub(super) fn stored(&mut self, ids: &[u32]) {
-        self.ids.extend(ids);
-        self.end += ids.len();
+    ///
+    /// # Errors
+    /// A key or value of this pass, of an open row even, that can't be kept; then nothing is counted.
+    pub(super) fn stored(&mut self, ids: &[u32]) -> Result<()> {
+        let mut overflow = None;
+        for head in self.layers.iter_mut().flatten().filter(|head| head.overflow) {
+            (head.overflow, overflow) = (false, Some(head.precision));
+        }
+        let (kept, hint) = match overflow {
+            Some(Precision::Half) => ("at most 65504 in size, as f16 holds them", " (--exact keeps f32)"),
+            Some(Precision::Single) => ("that are finite", ""),
+            None => {
+                self.ids.extend(ids);
+                self.end += ids.len();
+                return Ok(());
+            }
+        };
+        Err(Error::Run(format!("keys and values: expected numbers {kept}, found one that is not{hint}")))
     }
 }
 

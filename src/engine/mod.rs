@@ -140,7 +140,7 @@ impl Engine {
             scratch.plan.make(&self.arch, &self.frequencies, lanes)?;
             scratch.plan.ask_all(&self.arch);
             machine.pass(&self.arch, &self.weights, scratch, lanes);
-            lanes[0].cache.stored(ids);
+            lanes[0].cache.stored(ids)?;
             for row in 0..ids.len() {
                 row_of(&scratch.logits, ids.len(), row, &mut line);
                 then(piece * PIECE + row, &line[..self.arch.vocab]);
@@ -164,7 +164,7 @@ impl Engine {
         scratch.plan.make(&self.arch, &self.frequencies, lanes)?;
         machine.pass(&self.arch, &self.weights, scratch, lanes);
         for lane in lanes.iter_mut() {
-            lane.cache.stored(lane.store);
+            lane.cache.stored(lane.store)?;
         }
         let rows = scratch.plan.asked.len();
         then(machine, scratch, rows)
