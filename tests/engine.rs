@@ -48,6 +48,12 @@ fn llama() -> Shape {
     })
 }
 
+/// As plain as it may be.
+fn plain() -> Llama {
+    let Shape::Llama(llama) = llama() else { unreachable!("a Llama") };
+    Llama { rotary_dim: 64, qkv_bias: false, ..llama }
+}
+
 fn dit() -> Shape {
     Shape::Dit(arch::Dit { cond: 16, dropout: 0.0 })
 }
@@ -177,6 +183,79 @@ fn fast_arithmetic_stays_near_the_exact_one() {
             }
         }
     }
+}
+
+/// Blocks of 256 numbers of small random scales.
+fn large_blocks(ty: Type, shape: &[usize], rng: &mut Rng) -> Stored<'static> {
+    let blocks = shape.iter().product::<usize>() / ty.block();
+    let mut bytes: Vec<u8> = (0..blocks * ty.block_bytes()).map(|_| rng.below(256) as u8).collect();
+    let mut half =
+        |to: &mut [u8], size| to.copy_from_slice(&quantise(Type::F16, &[size * (1.0 + rng.uniform() as f32)]).unwrap());
+    for block in bytes.chunks_exact_mut(ty.block_bytes()) {
+        match ty {
+            Type::Q4K => {
+                half(&mut block[..2], 2e-4);
+                half(&mut block[2..4], 1.5e-3);
+            }
+            _ => half(&mut block[208..], 3e-5),
+        }
+    }
+    Stored { ty, shape: shape.to_vec(), bytes: bytes.into() }
+}
+
+/// A model of q4_k and q6_k is the model of the numbers that they stand for, and quantised arithmetic stays near it.
+#[test]
+fn large_blocks_are_the_numbers_that_they_stand_for() {
+    let shape = Llama { kv_heads: 2, head_dim: 64, feed_forward: 512, qk_norm: false, ..plain() };
+    let arch = Arch { hidden: 256, heads: 4, ..arch(Shape::Llama(shape), Objective::NextToken) };
+    let arch = Arch { block: 1, sizes: vec![SizeClip { size: 1, ..arch.sizes[0] }], ..arch };
+    for ty in [Type::Q4K, Type::Q6K] {
+        let logits = |plain: bool, exact: bool| {
+            let take = |name: &str, shape: &[usize]| {
+                let mut rng = Rng::new(4).split(name);
+                let stored = match shape {
+                    [_, _] => large_blocks(ty, shape, &mut rng),
+                    _ => Stored::of_f32(shape, &vec![1.0; shape[0]]),
+                };
+                Ok(if plain { Stored::of_f32(shape, &stored.f32()) } else { stored })
+            };
+            let engine = Engine::new(&arch, take, Options { exact, ..Options::default() }).unwrap();
+            after(&engine, &mut engine.cache(1), &text(2, 20), 1)
+        };
+        let wanted = logits(true, true);
+        let spread = (wanted.iter().map(|x| x * x).sum::<f32>() / wanted.len() as f32).sqrt();
+        let off = |found: &[f32]| {
+            let squares: f32 = wanted.iter().zip(found).map(|(a, b)| (a - b).powi(2)).sum();
+            (squares / wanted.len() as f32).sqrt() / spread
+        };
+        let (same, near) = (off(&logits(false, true)), off(&logits(false, false)));
+        assert!(spread > 0.01 && same < 1e-4 && near < 0.05, "{ty:?}: {spread} {same} {near}");
+    }
+}
+
+/// A key that f16 can't hold is no infinity: the pass fails, and exact arithmetic goes on.
+#[test]
+fn a_key_too_large_for_the_cache_is_told() {
+    let arch = arch(dit(), Objective::Masked);
+    let take = |name: &str, shape: &[usize]| {
+        let large = if name.ends_with("attn_qkv.weight") { 1e5 } else { 0.1 };
+        let mut rng = Rng::new(3).split(name);
+        Ok(Stored::of_f32(
+            shape,
+            &(0..shape.iter().product()).map(|_| large * rng.normal() as f32).collect::<Vec<f32>>(),
+        ))
+    };
+    let pass = |exact| {
+        let engine = Engine::new(&arch, take, Options { exact, ..Options::default() }).unwrap();
+        let mut cache = engine.cache(4);
+        let ids = text(1, 4);
+        let pass = engine.pass(&mut [Lane { cache: &mut cache, store: &ids, open: &[MASK; 4], ask: &ask(4) }]);
+        (pass.map(|_| ()).map_err(|e| e.to_string()), cache.end())
+    };
+    let (told, end) = pass(false);
+    let told = told.unwrap_err();
+    assert!(told.contains("65504") && told.contains("--exact") && end == 0, "{told}");
+    assert_eq!(pass(true), (Ok(()), 4));
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::engine::{Engine, Options};
 use crate::error::{Error, Result};
 use crate::format::gguf::{Gguf, Value};
 use crate::format::safetensors::Tensors;
-use crate::format::{Stored, Type};
+use crate::format::{Stored, Type, trim};
 #[cfg(feature = "train")]
 use crate::model::Dit;
 use files::Files;
@@ -198,7 +198,9 @@ impl Checkpoint {
     /// # Errors
     /// As [`Engine::new`]; a number that is not finite names its file.
     pub fn engine(&self, options: Options) -> Result<Engine> {
+        // The weights come on top of what has been read before them, so that goes first.
         self.files.release_all();
+        trim();
         let engine = Engine::new(&self.arch, |name, shape| self.take(name, shape), options);
         self.files.release_all();
         engine.map_err(|e| self.named(e))

@@ -57,3 +57,20 @@ impl Bytes {
         let _ = range;
     }
 }
+
+/// Lets the system take back what the allocator keeps of memory that is no longer used: after a tokenizer has been read that is more
+/// than the tokenizer. Only glibc keeps much, and only it can be asked.
+pub(crate) fn trim() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        #[allow(unsafe_code)]
+        unsafe extern "C" {
+            fn malloc_trim(pad: usize) -> i32;
+        }
+        // SAFETY: glibc's own function, with its signature; it may be called at any time, from any thread.
+        #[allow(unsafe_code)]
+        unsafe {
+            malloc_trim(0)
+        };
+    }
+}

@@ -7,8 +7,8 @@ pub mod quant;
 pub mod safetensors;
 
 pub use gguf::Header;
-pub(crate) use mapped::Bytes;
 pub use mapped::map_file;
+pub(crate) use mapped::{Bytes, trim};
 pub use numbers::{Stored, Type};
 
 use std::fs::File;

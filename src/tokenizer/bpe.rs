@@ -343,3 +343,7 @@ impl tokenizers::Model for Words {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "bpe_tests.rs"]
+mod tests;

@@ -93,6 +93,7 @@ fn a_gguf_file_that_asks_for_more_is_refused_by_name() {
         ("general.architecture", None, vec!["no such key"]),
         ("llama.rope.scaling.type", text("yarn"), vec!["scaling", "\"yarn\""]),
         ("llama.rope.scaling.factor", Some(Entry::F32(4.0)), vec!["scaling", "found 4"]),
+        ("llama.rope.scale_linear", Some(Entry::F32(2.0)), vec!["scaled rotary", "found 2"]),
         ("llama.expert_count", Some(Entry::U32(8)), vec!["not supported", "found 8"]),
         ("llama.attention.sliding_window", Some(Entry::U32(8)), vec!["not supported", "found 8"]),
         ("llama.attention.causal", Some(Entry::Bool(false)), vec!["true", "found false"]),

@@ -124,3 +124,29 @@ fn smollm2_comes_back() {
         assert_eq!(third.value(&key).unwrap().as_ref(), theirs.value(&key).unwrap().as_ref(), "{key}");
     }
 }
+
+/// The tensor is told as the file that has it calls it, the new file isn't there, and no note comes before.
+#[test]
+fn a_number_that_is_none_is_told_by_its_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let tiny = Checkpoint::open(Path::new("models/tiny")).unwrap();
+    let spoiled = dir.path().join("spoiled");
+    fs::create_dir(&spoiled).unwrap();
+    for name in ["config.json", "tokenizer.json"] {
+        fs::copy(Path::new("models/tiny").join(name), spoiled.join(name)).unwrap();
+    }
+    tiny.save(&spoiled, Type::F32).unwrap();
+    let weights = spoiled.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&weights, bytes).unwrap();
+    for (name, to) in [("x.gguf", "q8_0"), ("x", "f16")] {
+        let to = ["convert", spoiled.to_str().unwrap(), &place(&dir, name), "--to", to];
+        let output = run(&to);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), told.lines().count()), (Some(2), 1), "{told}");
+        assert!(told.contains("spoiled/model.safetensors: `backbone.") && told.contains("NaN"), "{told}");
+        assert!(!dir.path().join("x.gguf").exists());
+    }
+}
