@@ -195,21 +195,18 @@ impl Bpe {
         let mut waiting: Option<usize> = None;
         for c in word.chars() {
             let mut buffer = [0; 4];
-            let known = self.known(c.encode_utf8(&mut buffer));
-            if !known.is_empty()
-                && let Some(bytes) = waiting.take()
-            {
-                parts.extend(self.unknown.map(|id| Part::new(id, bytes)));
+            let c = &*c.encode_utf8(&mut buffer);
+            let token = self.names.id(c);
+            let bytes = if token.is_none() { self.bytes(c) } else { Vec::new() };
+            // As in the library, what waits stays behind tokens of bytes.
+            if bytes.is_empty() && (token.is_some() || !self.how.fuse_unknown) {
+                parts.extend(waiting.take().and_then(|bytes| self.unknown.map(|id| Part::new(id, bytes))));
             }
-            if known.is_empty() {
-                if !self.how.fuse_unknown
-                    && let Some(bytes) = waiting.take()
-                {
-                    parts.extend(self.unknown.map(|id| Part::new(id, bytes)));
-                }
-                waiting = Some(waiting.unwrap_or(0) + c.len_utf8());
+            match token {
+                Some(id) => parts.push(Part::new(id, c.len())),
+                None if bytes.is_empty() => waiting = Some(waiting.unwrap_or(0) + c.len()),
+                None => parts.extend(bytes),
             }
-            parts.extend(known);
         }
         if let Some(bytes) = waiting {
             parts.extend(self.unknown.map(|id| Part::new(id, bytes)));
@@ -218,11 +215,8 @@ impl Bpe {
         parts.iter().filter(|part| part.bytes > 0).map(|part| (part.id, part.bytes)).collect()
     }
 
-    /// A character's token, or those of its bytes, or nothing.
-    fn known(&self, c: &str) -> Vec<Part> {
-        if let Some(id) = self.names.id(c) {
-            return vec![Part::new(id, c.len())];
-        }
+    /// The tokens of a character's bytes, or nothing.
+    fn bytes(&self, c: &str) -> Vec<Part> {
         let byte = |byte: u8| self.names.id(&format!("<0x{byte:02X}>")).map(|id| Part::new(id, 1));
         let bytes: Option<Vec<Part>> = c.bytes().filter(|_| self.how.byte_fallback).map(byte).collect();
         bytes.unwrap_or_default()

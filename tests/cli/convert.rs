@@ -138,8 +138,8 @@ fn a_number_that_is_none_is_told_by_its_source() {
     tiny.save(&spoiled, Type::F32).unwrap();
     let weights = spoiled.join("model.safetensors");
     let mut bytes = fs::read(&weights).unwrap();
-    let end = bytes.len();
-    bytes[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    let start = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
     fs::write(&weights, bytes).unwrap();
     for (name, to) in [("x.gguf", "q8_0"), ("x", "f16")] {
         let to = ["convert", spoiled.to_str().unwrap(), &place(&dir, name), "--to", to];
