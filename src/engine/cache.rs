@@ -63,9 +63,14 @@ impl Head {
     /// Writes a key and a value, `[width]` each, at position `at` (counted from the first row in memory).
     pub fn put(&mut self, isa: Isa, at: usize, key: &[f32], value: &[f32]) {
         let needed = (at + 1).next_multiple_of(LANES) * self.width * self.precision.bytes();
-        if self.keys.len() < needed {
-            self.keys.resize(needed, 0);
-            self.values.resize(needed, 0);
+        for numbers in [&mut self.keys, &mut self.values] {
+            if numbers.capacity() < needed {
+                // Vectors double; a cache is large.
+                numbers.reserve_exact(needed + needed / SPARE - numbers.len());
+            }
+            if numbers.len() < needed {
+                numbers.resize(needed, 0);
+            }
         }
         isa.run(Put { head: self, at, key, value });
         let bound = self.precision.bound();
@@ -252,7 +257,25 @@ impl KeyValues {
     }
 }
 
+/// The share of a cache that may be held without being wanted is one over this.
+const SPARE: usize = 8;
+/// What is reserved ahead, at most: more may never come.
+const AHEAD: usize = 1 << 16;
+
 impl Cache for KeyValues {
+    /// Memory that is reserved and not yet written costs nothing.
+    fn reserve(&mut self, positions: usize) {
+        let positions = positions.min(AHEAD);
+        let positions = (positions + positions / SPARE).next_multiple_of(LANES);
+        for head in self.layers.iter_mut().flatten() {
+            let bytes = positions * head.width * head.precision.bytes();
+            for numbers in [&mut head.keys, &mut head.values] {
+                // Refused, the cache grows as it is written.
+                let _ = numbers.try_reserve_exact(bytes.saturating_sub(numbers.len()));
+            }
+        }
+    }
+
     fn end(&self) -> usize {
         self.end
     }
@@ -274,9 +297,9 @@ impl Cache for KeyValues {
         assert!(whole && count <= self.ids.len(), "whole blocks, no more than is held");
         self.ids.drain(..count);
         self.gone += count;
-        // Memory is moved once in a while, when at least half of it is not wanted any more.
+        // Memory is moved once in a while, when a share of it is not wanted any more.
         let panels = self.gone / LANES;
-        if self.gone > self.ids.len() && panels > 0 {
+        if self.gone > self.ids.len() / SPARE && panels > 0 {
             for head in self.layers.iter_mut().flatten() {
                 let bytes = panels * LANES * head.width * head.precision.bytes();
                 let bytes = bytes.min(head.keys.len());

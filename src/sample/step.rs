@@ -137,6 +137,7 @@ impl<C: Cache> Sampler<C> {
         let mut canvas = Canvas::new(prompt, options.block, mask_id);
         options.narrow(&mut canvas);
         cache.keep_equal(options.kept(&canvas));
+        cache.reserve(options.window.most(length, options.train_length));
         let ask = Ask { rows: Vec::new(), uniforms: Vec::new(), filter: options.filter, alternatives: 0 };
         Ok(Self { options, canvas, cache, rng, clock: Clock::new(0), ask, until: 0, passes: 0, status: Status::New })
     }

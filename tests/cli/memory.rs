@@ -64,14 +64,14 @@ fn folder(dir: &Path) -> (Arch, usize) {
 
 /// The most memory that a process has had, in bytes, when its first sample was written.
 fn peak(model: &str) -> usize {
-    let arguments = ["sample", model, "-n", "31", "--samples", "1000000", "--view", "json"];
+    let arguments = ["sample", model, "-n", "207", "--samples", "1000000", "--view", "json"];
     let mut child = bd3(&arguments).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     child.kill().unwrap();
     child.wait().unwrap();
-    assert!(line.contains("\"tokens\":31"), "{line}");
+    assert!(line.contains("\"tokens\":207"), "{line}");
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     1024 * peak.trim().trim_end_matches(" kB").parse::<usize>().unwrap()
 }
@@ -88,7 +88,7 @@ fn a_sample_takes_little_more_than_weights_and_cache() {
     let eight: usize =
         checkpoint.arch.tensors().iter().map(|(name, shape)| checkpoint.take(name, shape).unwrap().bytes.len()).sum();
     assert!(gguf.keys().any(|key| key == "tokenizer.ggml.merges"));
-    let cache = 32 * arch.layers * 2 * arch.kv_heads() * arch.head_dim() * 2;
+    let cache = 208 * arch.layers * 2 * arch.kv_heads() * arch.head_dim() * 2;
     for (model, weights) in [(folder, half), (file.to_str().unwrap(), eight)] {
         let peak = peak(model);
         let share = peak as f64 / (weights + cache) as f64;
