@@ -143,7 +143,7 @@ impl Bpe {
     ///
     /// # Errors
     /// What is expected and found, where a merge or the unknown token names what is no token.
-    pub fn new<'a, S: AsRef<str>>(
+    pub fn new<S: AsRef<str>>(
         mut names: Names,
         merges: impl ExactSizeIterator<Item = (S, S)>,
         how: How,

@@ -44,10 +44,8 @@ impl Parts {
             && plain("continuing_subword_prefix")
             && plain("end_of_word_suffix");
         if !ours {
-            return library(text)
-                .map(|words| put_together(words, &self.skeleton))
-                .flatten()
-                .map(|i| (i, self.skeleton));
+            let inner = put_together(library(text)?, &self.skeleton)?;
+            return Ok((inner, self.skeleton));
         }
         let flag = |key: &str| model[key] == true;
         let how = How {
