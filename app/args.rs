@@ -33,6 +33,16 @@ pub enum Command {
     Completions(CompletionsArgs),
 }
 
+/// What the parser of the command line has to say, in one line: it prints a paragraph, tips, the usage and where to find help.
+pub fn in_a_line(text: &str) -> String {
+    let told = text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
+    let told: Vec<&str> = told.map(str::trim).filter(|line| !line.is_empty()).collect();
+    let usage = text.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or("bd3");
+    let command: Vec<&str> =
+        usage.split(' ').take_while(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '3')).collect();
+    format!("{} (see {} --help)", told.join(" ").replace(" tip: ", "; "), command.join(" "))
+}
+
 /// An error's text, with the library's names of values as the flags that set them.
 pub fn named_as_flags(error: &anyhow::Error) -> String {
     let flag = |name: &str| {
@@ -80,6 +90,19 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_error_is_one_line() {
+        for (arguments, told) in [
+            (&["bd3", "train"][..], "error: the following required arguments were not provided: "),
+            (&["bd3", "sample", "--sed", "1"], "error: unexpected argument '--sed' found"),
+            (&["bd3", "smaple"], "error: unrecognized subcommand 'smaple'"),
+            (&["bd3", "sample", "-n", "1000000000000000000"], "from 0 to 1000000000"),
+        ] {
+            let line = in_a_line(&Cli::try_parse_from(arguments).unwrap_err().to_string());
+            assert!(line.contains(told) && line.lines().count() == 1 && line.contains("(see bd3"), "{line}");
+        }
     }
 
     #[test]

@@ -68,9 +68,10 @@ pub fn run(args: &ConvertArgs) -> anyhow::Result<()> {
 }
 
 fn folder(model: &Model, args: &ConvertArgs, ty: Type) -> Result<()> {
-    let template = template(model, &args.model);
+    let (template, left_out) = template(model, &args.model);
     model.checkpoint.save(&args.out, ty)?;
     model.tokenizer.save(&args.out)?;
+    say(left_out);
     match template {
         Some(text) => write_atomic(&args.out.join("chat_template.jinja"), |out| out.write_all(text.as_bytes())),
         None => Ok(()),
@@ -78,26 +79,33 @@ fn folder(model: &Model, args: &ConvertArgs, ty: Type) -> Result<()> {
 }
 
 fn file(model: &Model, args: &ConvertArgs, ty: Type) -> Result<()> {
+    // What is worth a note is said once the file is there.
+    let mut notes = Vec::new();
     let keys = match model.checkpoint.gguf() {
         // What the other file says about texts and about itself is true of this one, too.
-        Some(file) => {
-            file.metadata().iter().filter(|(key, _)| is_kept(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
-        }
+        Some(file) => file.values("")?.into_iter().filter(|(key, _)| is_kept(key)).collect(),
         None => {
             let vocabulary = model.tokenizer.to_gguf(model.checkpoint.arch.vocab)?;
             if let Some(why) = vocabulary.missing.filter(|_| model.checkpoint.arch.dit().is_err()) {
-                note!("note: llama.cpp can't read the tokenizer in this file ({why}); bd3 can");
+                notes.push(format!("llama.cpp can't read the tokenizer in this file ({why}); bd3 can"));
             }
             let mut keys = vocabulary.keys;
-            keys.extend(template(model, &args.model).map(|text| (chat::KEY.to_string(), Value::Text(text))));
+            let (template, left_out) = template(model, &args.model);
+            notes.extend(left_out);
+            keys.extend(template.map(|text| (chat::KEY.to_string(), Value::Text(text))));
             keys
         }
     };
     let half = model.checkpoint.save_gguf(&args.out, ty, keys)?;
     if half > 0 {
-        note!("note: {half} matrices are f16, as their rows are not whole blocks of {}", ty.block());
+        notes.push(format!("{half} matrices are f16, as their rows are not whole blocks of {}", ty.block()));
     }
+    say(notes);
     Ok(())
+}
+
+fn say(notes: impl IntoIterator<Item = String>) {
+    notes.into_iter().for_each(|note| note!("note: {note}"));
 }
 
 /// Keys that are neither the model's own nor about how its numbers are stored: those are written anew.
@@ -112,17 +120,14 @@ fn is_kept(key: &str) -> bool {
     }
 }
 
-/// The source of the chat template, if there is one that can be read.
-fn template(model: &Model, path: &Path) -> Option<String> {
+/// The source of the chat template, if there is one that can be read, and a note if there is one that can't.
+fn template(model: &Model, path: &Path) -> (Option<String>, Option<String>) {
     let found = match model.checkpoint.gguf() {
         Some(file) => ChatTemplate::from_gguf(file, &model.tokenizer),
         None => ChatTemplate::from_folder(path, &model.tokenizer),
     };
     match found {
-        Ok(template) => template.map(|template| template.source().to_string()),
-        Err(error) => {
-            note!("note: the chat template is left out ({error})");
-            None
-        }
+        Ok(template) => (template.map(|template| template.source().to_string()), None),
+        Err(error) => (None, Some(format!("the chat template is left out ({error})"))),
     }
 }

@@ -11,7 +11,7 @@ use bd3::{Error, Result};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::{interrupt, model, view};
+use crate::{counts, interrupt, model, view};
 
 /// Turn text into a data folder: token shards, the tokenizer, a summary
 #[derive(clap::Args, Debug)]
@@ -21,7 +21,7 @@ pub struct DataArgs {
     #[arg(value_name = "TEXT", required_unless_present = "toy", conflicts_with = "toy")]
     texts: Vec<PathBuf>,
     /// Instead of texts, write N short stories from a grammar whose entropy is known
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = counts::count)]
     toy: Option<u64>,
     /// The data folder to write (new, or empty)
     #[arg(long, value_name = "DIR")]

@@ -14,7 +14,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::model::{self, Model};
-use crate::view;
+use crate::{counts, view};
 
 /// Measure how likely a text is: bound or exact value, at any block size
 #[derive(Args, Debug)]
@@ -40,7 +40,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N,...", value_delimiter = ',', help_heading = "Measure")]
     block: Vec<usize>,
     /// How often each row is noised
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Measure")]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = counts::size, help_heading = "Measure")]
     draws: usize,
     /// Draw subsets (the noise level integrated out), or noise levels as in the paper
     #[arg(long, value_enum, default_value_t = EstimatorName::Subset, help_heading = "Measure")]
@@ -49,14 +49,14 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Measure")]
     seed: u64,
     /// Rows of text side by side; the figures do not depend on it; default: as many as make a pass efficient
-    #[arg(long, value_name = "N", help_heading = "Measure")]
+    #[arg(long, value_name = "N", value_parser = counts::size, help_heading = "Measure")]
     batch: Option<usize>,
 
     /// f32 throughout: no quantised activations, no half-precision cache
     #[arg(long, help_heading = "Engine")]
     exact: bool,
     /// Threads; default: one for each core
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Engine")]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = counts::threads, help_heading = "Engine")]
     threads: usize,
 
     /// One JSON object instead of a table

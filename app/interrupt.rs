@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 
-/// Exit code of a program ended by Ctrl-C, as shells count it.
-const KILLED: i32 = 130;
+/// Exit code after the second: what was being made is not whole.
+const FAILED: i32 = 1;
 
 /// From now on [`asked`] tells. Commands that don't ask are not slowed down: they never call this.
 pub fn watch() -> anyhow::Result<()> {
     ctrlc::set_handler(|| {
         if ASKED.swap(true, Ordering::Relaxed) {
-            std::process::exit(KILLED);
+            std::process::exit(FAILED);
         }
     })?;
     Ok(())

@@ -1,5 +1,6 @@
 //! The binary `bd3`: parses the command line, runs one command, and prints an error in one place. Results go to stdout,
-//! everything else to stderr. Exit codes: 0 done, 1 failed while running, 2 refused.
+//! everything else to stderr. Exit codes: 0 done, also where Ctrl-C ended it early and what it made is whole; 1 failed while running, 2
+//! refused.
 
 /// A line on stderr. A reader of notes that is gone is no reason to fail (`eprintln!` would panic).
 macro_rules! note {
@@ -13,6 +14,7 @@ mod args;
 mod bench;
 mod completions;
 mod convert;
+mod counts;
 mod data;
 mod eval;
 mod interrupt;
@@ -32,7 +34,19 @@ use args::{Cli, Command};
 use sample::SampleArgs;
 
 fn main() -> ExitCode {
-    match run(&Cli::parse()) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => {
+            note!("{}", args::in_a_line(&error.to_string()));
+            return ExitCode::from(2);
+        }
+        // Help and version, as asked for.
+        Err(text) => {
+            let _ = text.print();
+            return ExitCode::SUCCESS;
+        }
+    };
+    match run(&cli) {
         Err(error) if !reader_is_gone(&error) => {
             note!("error: {}", args::named_as_flags(&error));
             let refused = error.downcast_ref::<bd3::Error>().is_some_and(bd3::Error::is_refusal);

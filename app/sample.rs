@@ -14,10 +14,10 @@ use bd3::{Error, Result};
 use clap::{Args, Parser, ValueEnum};
 use serde_json::json;
 
-use crate::interrupt;
 use crate::model::{self, Model};
 use crate::rule::RuleArgs;
 use crate::view::{self, Show, View};
+use crate::{counts, interrupt};
 
 /// Write text with a model, block by block
 #[derive(Args, Debug)]
@@ -36,10 +36,10 @@ pub struct SampleArgs {
     #[arg(long, help_heading = "Text")]
     chat: bool,
     /// New tokens, at most
-    #[arg(short, value_name = "N", default_value_t = 128, help_heading = "Text")]
+    #[arg(short, value_name = "N", default_value_t = 128, value_parser = counts::size, help_heading = "Text")]
     n: usize,
     /// How many samples, one after the other
-    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Text")]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = counts::some, help_heading = "Text")]
     samples: u64,
     /// Everything random follows from it
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Text")]
@@ -72,7 +72,7 @@ pub struct SampleArgs {
     #[arg(long, help_heading = "Engine")]
     exact: bool,
     /// Threads; default: one for each core
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Engine")]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = counts::threads, help_heading = "Engine")]
     threads: usize,
 
     /// How the sample is shown; default: canvas on a terminal, text on a pipe

@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file that can't be opened, read or written.
-    #[error("{}: expected a file or folder to read or write, found: {source}", path.display())]
+    #[error("{}: expected a file or folder to read or write, found {}", path.display(), told(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -62,6 +62,18 @@ pub enum Error {
     /// The device or the tensor library failed while running.
     #[error("{0}")]
     Run(String),
+}
+
+/// What the operating system said, without its numbers where words are known.
+fn told(error: &std::io::Error) -> String {
+    use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied};
+    match error.kind() {
+        NotFound => "nothing of that name".into(),
+        PermissionDenied => "one that this user has no permission for".into(),
+        IsADirectory => "a folder in place of a file".into(),
+        NotADirectory => "a file in place of a folder".into(),
+        _ => error.to_string(),
+    }
 }
 
 impl Error {

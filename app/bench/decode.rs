@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::median;
 use super::subject::{SubjectArgs, format};
-use crate::view;
+use crate::{counts, view};
 
 /// Tokens of a prompt, at most.
 const LONGEST_PROMPT: usize = 1 << 20;
@@ -32,20 +32,21 @@ pub struct DecodeArgs {
     /// Tokens in a block; default: 4, of an autoregressive model 1
     #[arg(long, value_name = "N")]
     block: Option<usize>,
-    /// Tokens that become known in a pass: rule confidence with ceil(block / X) steps; default: 2, of an autoregressive model 1
+    /// Tokens that become known in a pass, 1 to the block: rule confidence with ceil(block / X) steps; default: 2, at block 1 (the only
+    /// one of an autoregressive model) 1
     #[arg(long, value_name = "X")]
     tokens_per_pass: Option<f64>,
     /// New tokens
-    #[arg(short, value_name = "N", default_value_t = 256)]
+    #[arg(short, value_name = "N", default_value_t = 256, value_parser = counts::size)]
     n: usize,
     /// Tokens of the prompt, which the first pass stores
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = counts::size)]
     prompt: usize,
     /// Divides the logits; 0 takes the most probable token
     #[arg(allow_negative_numbers = true, long, value_name = "X", default_value_t = 1.0)]
     temperature: f64,
     /// Decodes that are timed, after one that is not
-    #[arg(long, value_name = "N", default_value_t = 5)]
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = counts::size)]
     repeat: usize,
     /// One JSON object instead of a sentence
     #[arg(long)]
@@ -119,7 +120,11 @@ impl DecodeArgs {
         }
         let per_pass = self.tokens_per_pass.unwrap_or(if block == 1 { 1.0 } else { 2.0 });
         if !(1.0..=block as f64).contains(&per_pass) {
-            let expected = format!("1 to {block}, the tokens of a block");
+            let expected = match (alone, block) {
+                (true, _) => "1 (an autoregressive model makes one token in a pass)".to_string(),
+                (false, 1) => "1 (a block of one token)".to_string(),
+                (false, _) => format!("1 to {block}, the tokens of a block"),
+            };
             return Err(Error::value("--tokens-per-pass", expected, per_pass.to_string()));
         }
         let rule = Rule::Confidence { steps: (block as f64 / per_pass).ceil() as usize, split: Split::Even };

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::ceilings::{Ceilings, Machine};
 use super::median;
 use super::subject::{Subject, SubjectArgs, format, ids};
-use crate::view;
+use crate::{counts, view};
 
 /// `bd3 bench pass`
 #[derive(Args, Debug)]
@@ -33,7 +33,7 @@ pub struct PassArgs {
     #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "0,256,1024")]
     depth: Vec<usize>,
     /// Passes that are timed for each row of the table; default: as many as a second holds
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = counts::size)]
     repeat: Option<usize>,
     /// One JSON object instead of a table
     #[arg(long)]

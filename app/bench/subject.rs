@@ -15,6 +15,8 @@ use bd3::noise::Clip;
 use bd3::rng::Rng;
 use bd3::{Error, Result};
 use clap::Args;
+
+use crate::counts;
 use half::{bf16, f16};
 
 /// Numbers in a head of a random model.
@@ -38,7 +40,7 @@ pub struct SubjectArgs {
     )]
     shape: Dimensions,
     /// Threads; default: one for each core
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = counts::threads)]
     threads: usize,
     /// f32 throughout: no quantised activations, no half-precision cache
     #[arg(long)]

@@ -21,13 +21,13 @@ use clap::Args;
 use serde_json::json;
 
 use super::median;
-use crate::view;
+use crate::{counts, view};
 
 /// `bd3 bench train`
 #[derive(Args, Debug)]
 pub struct TrainArgs {
     /// Steps that are timed, after two that are not
-    #[arg(long, value_name = "N", default_value_t = 10)]
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = counts::count)]
     steps: u64,
     /// One JSON object instead of a sentence
     #[arg(long)]

@@ -99,6 +99,14 @@ impl Files {
             Self::Gguf(file) => file.release(name),
         }
     }
+
+    /// The same for everything.
+    pub fn release_all(&self) {
+        match self {
+            Self::Folder { shards, .. } => shards.iter().for_each(Tensors::release_all),
+            Self::Gguf(file) => file.release_all(),
+        }
+    }
 }
 
 fn shard<'a>(shards: &'a [Tensors], name: &str) -> Option<&'a Tensors> {

@@ -113,15 +113,20 @@ fn vocabulary(file: &Gguf, family: &str) -> Result<usize> {
 fn refuse_unsupported(file: &Gguf, family: &str) -> Result<()> {
     let refuse = |key: String, expected: &str, found: String| Err(Error::key(file.path(), key, expected, found));
     let scaling = format!("{family}.rope.scaling.");
-    for (key, value) in file.metadata().iter().filter(|(key, _)| key.starts_with(&scaling)) {
+    for (key, value) in file.values(&scaling)? {
         let plain = match value.as_text() {
             Some(kind) => kind == "none",
             None => !key.ends_with("factor") || value.as_number() == Some(1.0),
         };
         if !plain {
             let expected = "no scaling: a type `none` and factors 1 (others are not supported)";
-            return refuse(key.clone(), expected, value.to_string());
+            return refuse(key, expected, value.to_string());
         }
+    }
+    // What files had before `rope.scaling` came.
+    let key = format!("{family}.rope.scale_linear");
+    if let Some(found) = file.number(&key)?.filter(|scale| *scale != 1.0) {
+        return refuse(key, "1 (scaled rotary embeddings are not supported)", found.to_string());
     }
     for name in ["expert_count", "attention.sliding_window"] {
         let key = format!("{family}.{name}");
@@ -155,9 +160,9 @@ fn id(file: &Gguf, name: &str) -> Result<Option<u32>> {
 pub(super) fn read_config(file: &Gguf) -> Result<Config> {
     let prefix = format!("{OURS}.");
     let mut map = Map::from_iter([("model_type".to_string(), Json::from(OURS))]);
-    for (key, value) in file.metadata() {
+    for (key, value) in file.values(&prefix)? {
         if let Some(name) = key.strip_prefix(&prefix).filter(|name| !LISTS.contains(name)) {
-            map.insert(name.into(), json(value));
+            map.insert(name.into(), json(&value));
         }
     }
     let [sizes, betas, omegas] = LISTS.map(|name| format!("{prefix}{name}"));

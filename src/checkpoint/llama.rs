@@ -206,9 +206,16 @@ pub(super) fn config_json(arch: &Arch, llama: &Llama) -> Result<Value> {
         config["mask_token_id"] = arch.mask.into();
     }
     if llama.rotary_dim != llama.head_dim {
-        config["partial_rotary_factor"] = (llama.rotary_dim as f64 / llama.head_dim as f64).into();
+        config["partial_rotary_factor"] = factor(llama.rotary_dim, llama.head_dim).into();
     }
     Ok(config)
+}
+
+/// The share of a head that is rotated. Readers cut its product with the width of a head down to a whole number, so a quotient that
+/// was rounded down would lose one.
+fn factor(rotary_dim: usize, head_dim: usize) -> f64 {
+    let factor = rotary_dim as f64 / head_dim as f64;
+    if (head_dim as f64 * factor) as usize == rotary_dim { factor } else { factor.next_up() }
 }
 
 /// Files may also have the rotary frequencies, and the head of a tied model, which is the embedding once more.
@@ -217,4 +224,18 @@ pub(super) fn may_have(arch: &Arch, files: &Files, name: &str) -> Result<bool> {
         return files.stored(name, &[arch.vocab, arch.hidden]).map(|_| true);
     }
     Ok(name.ends_with("rotary_emb.inv_freq"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::factor;
+
+    #[test]
+    fn the_share_that_is_rotated_comes_back() {
+        for head in 1..=256usize {
+            for rotary in 1..head {
+                assert_eq!((head as f64 * factor(rotary, head)) as usize, rotary, "{rotary} of {head}");
+            }
+        }
+    }
 }

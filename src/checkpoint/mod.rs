@@ -25,7 +25,7 @@ use crate::engine::{Engine, Options};
 use crate::error::{Error, Result};
 use crate::format::gguf::{Gguf, Value};
 use crate::format::safetensors::Tensors;
-use crate::format::{Stored, Type};
+use crate::format::{Stored, Type, trim};
 #[cfg(feature = "train")]
 use crate::model::Dit;
 use files::Files;
@@ -33,7 +33,7 @@ use gguf::Order;
 
 /// Is a path that of a GGUF file?
 pub fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) && !path.is_dir()
 }
 
 /// Which layout the files have.
@@ -90,12 +90,26 @@ impl Checkpoint {
     /// Opens a model folder, or a file that ends in `.gguf`, and checks that description and tensors agree: nothing missing, nothing unknown, every shape as it
     /// should be.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::check_place(path)?;
         if is_gguf(path) {
             return Self::of_gguf(Gguf::open(path)?);
         }
         let config = Config::open(&path.join("config.json"))?;
         let family = Family::of(&config)?;
         Self::described(&config, family, Files::open(path)?)
+    }
+
+    fn check_place(path: &Path) -> Result<()> {
+        let expected =
+            "a model: a folder with config.json, model.safetensors and tokenizer.json, or a file that ends in .gguf";
+        let found = match std::fs::metadata(path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => "nothing of that name",
+            Err(e) => return Err(Error::io(path, e)),
+            Ok(there) if there.is_dir() && !path.join("config.json").exists() => "a folder without config.json",
+            Ok(there) if !there.is_dir() && !is_gguf(path) => "a file of another name",
+            Ok(_) => return Ok(()),
+        };
+        Err(Error::file(path, expected, found))
     }
 
     /// From a description and open tensors (the model inside the binary).
@@ -184,13 +198,23 @@ impl Checkpoint {
     /// # Errors
     /// As [`Engine::new`]; a number that is not finite names its file.
     pub fn engine(&self, options: Options) -> Result<Engine> {
-        Engine::new(&self.arch, |name, shape| self.take(name, shape), options).map_err(|e| match e {
+        // The weights come on top of what has been read before them, so that goes first.
+        self.files.release_all();
+        trim();
+        let engine = Engine::new(&self.arch, |name, shape| self.take(name, shape), options);
+        self.files.release_all();
+        engine.map_err(|e| self.named(e))
+    }
+
+    /// An error about a tensor, by the file that has it and the name there.
+    fn named(&self, error: Error) -> Error {
+        match error {
             Error::Value { name, expected, found } if self.arch.tensors().iter().any(|(known, _)| *known == name) => {
                 let name = self.family.file_name(&name);
                 Error::key(self.files.path(&name), &name, expected, found)
             }
             other => other,
-        })
+        }
     }
 
     /// Writes it as a folder in Hugging Face layout, `config.json` and `model.safetensors`, whose numbers are plain floats.
@@ -202,7 +226,7 @@ impl Checkpoint {
             let expected = "one of f32, f16, bf16 in a folder (the others need a file that ends in .gguf)";
             return Err(Error::value("type", expected, ty.name()));
         }
-        save::folder(dir, &self.published(), ty, &mut |name, shape| self.take(name, shape))
+        save::folder(dir, &self.published(), ty, &mut |name, shape| self.take(name, shape)).map_err(|e| self.named(e))
     }
 
     /// Writes it as a GGUF file, atomically: with llama.cpp's keys and names where it is Llama-shaped, else with ours. `vocabulary`
@@ -212,6 +236,7 @@ impl Checkpoint {
     /// A shape that none of the architectures has; a number that is not finite or too large for the type.
     pub fn save_gguf(&self, path: &Path, ty: Type, vocabulary: Vec<(String, Value)>) -> Result<usize> {
         save::gguf(path, &self.published(), (ty, vocabulary), &mut |name, shape| self.take(name, shape))
+            .map_err(|e| self.named(e))
     }
 
     /// The description as files have it: a plain autoregressive model has no mask, whatever stands in for one while it is used.

@@ -40,7 +40,10 @@ pub(super) fn folder<'a>(dir: &Path, arch: &Arch, ty: Type, take: Take<'_, 'a>) 
     let metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::write(&path, &metadata, &headers, |header| match more.get(header.name.as_str()) {
         Some(numbers) => quantise(header.ty, numbers).map(Cow::Owned),
-        None => encoded(&path, header, take(&canonical[&header.name], &header.shape)?),
+        None => {
+            let name = &canonical[&header.name];
+            encoded(name, header, take(name, &header.shape)?)
+        }
     })?;
     let text = serde_json::to_string_pretty(&config).map_err(|e| Error::Run(e.to_string()))?;
     write_atomic(&dir.join("config.json"), |out| writeln!(out, "{text}"))
@@ -70,7 +73,7 @@ pub(super) fn gguf<'a>(
     let half = headers.iter().filter(|header| ty.block() > 1 && header.ty == Type::F16).count();
     crate::format::gguf::write(path, &keys, &headers, |header| {
         let name = &canonical[&header.name];
-        let bytes = encoded(path, header, take(name, &header.shape)?)?;
+        let bytes = encoded(name, header, take(name, &header.shape)?)?;
         if !(paired && super::gguf::interleaved(name)) {
             return Ok(bytes);
         }
@@ -80,14 +83,14 @@ pub(super) fn gguf<'a>(
     Ok(half)
 }
 
-/// A tensor's bytes in the type that is wanted.
-pub(super) fn encoded<'a>(path: &Path, header: &Header, stored: Stored<'a>) -> Result<Cow<'a, [u8]>> {
+/// A tensor's bytes in the type that is wanted. Errors call it by its canonical name.
+pub(super) fn encoded<'a>(name: &str, header: &Header, stored: Stored<'a>) -> Result<Cow<'a, [u8]>> {
     // What has blocks already would not come back to the same bytes; of plain floats the numbers are looked at.
     if stored.ty == header.ty && header.ty.block() > 1 {
         return Ok(stored.bytes);
     }
     let named = |e: Error| match e {
-        Error::Value { expected, found, .. } => Error::key(path, &header.name, expected, found),
+        Error::Value { expected, found, .. } => Error::value(name, expected, found),
         other => other,
     };
     quantise(header.ty, &stored.f32()).map(Cow::Owned).map_err(named)

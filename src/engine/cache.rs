@@ -3,6 +3,7 @@
 //! at a time; values stand by position. Half precision by default, single on request.
 
 use super::simd::{Isa, Kernel, LANES, Simd};
+use crate::error::{Error, Result};
 use crate::pass::Cache;
 
 /// How precisely keys and values are kept.
@@ -20,6 +21,14 @@ impl Precision {
         match self {
             Self::Half => 2,
             Self::Single => 4,
+        }
+    }
+
+    /// Numbers below this are kept: in f16, what is rounded to 65504 at most.
+    fn bound(self) -> f32 {
+        match self {
+            Self::Half => 65520.0,
+            Self::Single => f32::INFINITY,
         }
     }
 }
@@ -44,6 +53,8 @@ pub struct Head {
     /// Numbers of a head, filled up to a multiple of 16.
     width: usize,
     precision: Precision,
+    /// A number of this pass could not be kept.
+    overflow: bool,
     pub keys: Vec<u8>,
     pub values: Vec<u8>,
 }
@@ -52,11 +63,19 @@ impl Head {
     /// Writes a key and a value, `[width]` each, at position `at` (counted from the first row in memory).
     pub fn put(&mut self, isa: Isa, at: usize, key: &[f32], value: &[f32]) {
         let needed = (at + 1).next_multiple_of(LANES) * self.width * self.precision.bytes();
-        if self.keys.len() < needed {
-            self.keys.resize(needed, 0);
-            self.values.resize(needed, 0);
+        for numbers in [&mut self.keys, &mut self.values] {
+            if numbers.capacity() < needed {
+                // Vectors double; a cache is large.
+                numbers.reserve_exact(needed + needed / SPARE - numbers.len());
+            }
+            if numbers.len() < needed {
+                numbers.resize(needed, 0);
+            }
         }
         isa.run(Put { head: self, at, key, value });
+        let bound = self.precision.bound();
+        let fits = |numbers: &[f32]| numbers.iter().fold(true, |fits, x| fits & (x.abs() < bound));
+        self.overflow |= !(fits(key) & fits(value));
     }
 
     /// The bytes of the key and the value in row `at` of memory.
@@ -182,7 +201,7 @@ impl KeyValues {
     /// Empty.
     pub fn new(kind: Kind) -> Self {
         let width = kind.width.next_multiple_of(LANES);
-        let head = Head { width, precision: kind.precision, keys: Vec::new(), values: Vec::new() };
+        let head = Head { width, precision: kind.precision, overflow: false, keys: Vec::new(), values: Vec::new() };
         Self {
             block: kind.block,
             causal: kind.causal,
@@ -224,9 +243,24 @@ impl KeyValues {
     }
 
     /// Counts ids whose keys and values every layer now holds.
-    pub(super) fn stored(&mut self, ids: &[u32]) {
-        self.ids.extend(ids);
-        self.end += ids.len();
+    ///
+    /// # Errors
+    /// A key or value of this pass, of an open row even, that can't be kept; then nothing is counted.
+    pub(super) fn stored(&mut self, ids: &[u32]) -> Result<()> {
+        let mut overflow = None;
+        for head in self.layers.iter_mut().flatten().filter(|head| head.overflow) {
+            (head.overflow, overflow) = (false, Some(head.precision));
+        }
+        let (kept, hint) = match overflow {
+            Some(Precision::Half) => ("at most 65504 in size, as f16 holds them", " (--exact keeps f32)"),
+            Some(Precision::Single) => ("that are finite", ""),
+            None => {
+                self.ids.extend(ids);
+                self.end += ids.len();
+                return Ok(());
+            }
+        };
+        Err(Error::Run(format!("keys and values: expected numbers {kept}, found one that is not{hint}")))
     }
 }
 
@@ -241,7 +275,25 @@ impl PartialEq for KeyValues {
     }
 }
 
+/// The share of a cache that may be held without being wanted is one over this.
+const SPARE: usize = 8;
+/// What is reserved ahead, at most: more may never come.
+const AHEAD: usize = 1 << 16;
+
 impl Cache for KeyValues {
+    /// Memory that is reserved and not yet written costs nothing.
+    fn reserve(&mut self, positions: usize) {
+        let positions = positions.min(AHEAD);
+        let positions = (positions + positions / SPARE).next_multiple_of(LANES);
+        for head in self.layers.iter_mut().flatten() {
+            let bytes = positions * head.width * head.precision.bytes();
+            for numbers in [&mut head.keys, &mut head.values] {
+                // Refused, the cache grows as it is written.
+                let _ = numbers.try_reserve_exact(bytes.saturating_sub(numbers.len()));
+            }
+        }
+    }
+
     fn end(&self) -> usize {
         self.end
     }
@@ -263,9 +315,9 @@ impl Cache for KeyValues {
         assert!(whole && count <= self.ids.len(), "whole blocks, no more than is held");
         self.ids.drain(..count);
         self.gone += count;
-        // Memory is moved once in a while, when at least half of it is not wanted any more.
+        // Memory is moved once in a while, when a share of it is not wanted any more.
         let panels = self.gone / LANES;
-        if self.gone > self.ids.len() && panels > 0 {
+        if self.gone > self.ids.len() / SPARE && panels > 0 {
             for head in self.layers.iter_mut().flatten() {
                 let bytes = panels * LANES * head.width * head.precision.bytes();
                 let bytes = bytes.min(head.keys.len());

@@ -140,7 +140,7 @@ impl Engine {
             scratch.plan.make(&self.arch, &self.frequencies, lanes)?;
             scratch.plan.ask_all(&self.arch);
             machine.pass(&self.arch, &self.weights, scratch, lanes);
-            lanes[0].cache.stored(ids);
+            lanes[0].cache.stored(ids)?;
             for row in 0..ids.len() {
                 row_of(&scratch.logits, ids.len(), row, &mut line);
                 then(piece * PIECE + row, &line[..self.arch.vocab]);
@@ -166,7 +166,7 @@ impl Engine {
         scratch.plan.make(&self.arch, &self.frequencies, &all)?;
         machine.pass(&self.arch, &self.weights, scratch, &mut all);
         for lane in &mut all {
-            lane.cache.stored(lane.store);
+            lane.cache.stored(lane.store)?;
         }
         head::guide(&mut scratch.logits, (asked, asked + guided.len()), &guided);
         then(machine, scratch, (asked, asked + guided.len()))

@@ -229,7 +229,8 @@ fn measure<S: Simd>(s: S, source: Source<'_>, group: usize, moments: &mut [Momen
     // Numbers that only fill up the last block are zeros: each adds the square of the mean.
     let surplus = (source.blocks() * BLOCK - source.width) as f32;
     for moments in moments.iter_mut() {
-        let squares = s.sum(s.load(&moments.sums)) - surplus * moments.mean * moments.mean;
+        // Rounding may take away more than is there.
+        let squares = (s.sum(s.load(&moments.sums)) - surplus * moments.mean * moments.mean).max(0.0);
         moments.scale = 1.0 / (squares / width + norm.eps).sqrt();
     }
 }
@@ -315,5 +316,25 @@ fn vector<S: Simd>(s: S, numbers: &[f32], at: usize, else_: f32) -> S::F {
     match numbers.get(at..).and_then(|rest| rest.first_chunk()) {
         Some(chunk) => s.load(chunk),
         None => s.splat(else_),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 33 equal numbers have no variance, and the 31 zeros after them must not give them a negative one.
+    #[test]
+    fn a_row_of_one_number_is_normed_to_nothing() {
+        let norm = Norm { centred: true, eps: 1e-5, weight: vec![1.0; 33], bias: Vec::new() };
+        let mut team = Team::new(1).unwrap();
+        for mean in (0..200).map(|i| 3e4 + 7.3 * i as f32) {
+            let mut x = [0.0; 2 * BLOCK];
+            x[..33].fill(mean);
+            let mut inputs = Inputs::default();
+            let source = Source { x: &x, rows: 1, width: 33, norm: Some(&norm) };
+            inputs.fill(&mut team, Isa::best(), Forms { floats: true, quants: false }, source);
+            assert!(inputs.floats.iter().all(|x| x.abs() < 10.0), "{mean}: {:?}", inputs.floats);
+        }
     }
 }

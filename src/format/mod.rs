@@ -8,6 +8,7 @@ pub mod safetensors;
 
 pub use gguf::Header;
 pub use mapped::map_file;
+pub(crate) use mapped::{Bytes, trim};
 pub use numbers::{Stored, Type};
 
 use std::fs::File;

@@ -103,6 +103,11 @@ impl Tensors {
         }
     }
 
+    /// The same for the whole file.
+    pub fn release_all(&self) {
+        self.bytes.release(0..self.bytes.as_slice().len());
+    }
+
     fn entry(&self, name: &str, shape: &[usize]) -> Result<(&Entry, Type)> {
         let wanted = || format!("a float tensor of shape {shape:?}");
         let entry = self.entries.get(name).ok_or_else(|| {

@@ -152,6 +152,10 @@ impl<'a, C> Lane<'a, C> {
 
 /// A sequence's stored keys and values. They belong to one model and one block size.
 pub trait Cache {
+    /// So many positions may come to be held: a cache that would otherwise grow by more than it needs can make room for them.
+    fn reserve(&mut self, positions: usize) {
+        let _ = positions;
+    }
     /// Number of positions ever stored, that is the absolute position of the next id.
     fn end(&self) -> usize;
     /// Number of positions held now (less than `end` after `drop_oldest`).

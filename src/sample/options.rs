@@ -49,8 +49,8 @@ impl SampleOptions {
         }
     }
 
-    /// Refuses what cannot be done with this prompt.
-    pub(super) fn check(&self, prompt: &[u32], mask_id: u32) -> Result<()> {
+    /// Refuses what cannot be done with this prompt; gives the length that the whole text may have, in whole blocks.
+    pub(super) fn check(&self, prompt: &[u32], mask_id: u32) -> Result<usize> {
         if prompt.first().is_none_or(|&bos| bos == mask_id) {
             let found = if prompt.is_empty() { "no token" } else { "the mask" };
             return Err(Error::value("prompt", "a first token (beginning of text)", found));
@@ -69,7 +69,8 @@ impl SampleOptions {
         let length = length.and_then(|length| length.checked_next_multiple_of(self.block.max(1)));
         let length = length
             .ok_or_else(|| Error::value("new tokens", "a number that memory can hold", self.max_new.to_string()))?;
-        self.window.check(self.block, self.train_length, (length, gaps))
+        self.window.check(self.block, self.train_length, (length, gaps))?;
+        Ok(length)
     }
 
     /// Leaves behind what a window does not show beside the next block; true where that is anything.

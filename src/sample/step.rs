@@ -103,12 +103,13 @@ impl<C: Cache> Sampler<C> {
         mut caches: impl FnMut(usize) -> C,
         mut rng: Rng,
     ) -> Result<Self> {
-        options.check(prompt, mask_id)?;
+        let length = options.check(prompt, mask_id)?;
         let mut canvas = Canvas::new(prompt, options.block, mask_id);
         options.narrow(&mut canvas);
         let mut cache = caches(options.block);
         // A guide stores what its lane stores, so that neither may be ahead.
         cache.keep_equal(if options.guidance > 0.0 { &[] } else { options.kept(&canvas) });
+        cache.reserve(options.window.most(length, options.train_length));
         let guide = (options.guidance > 0.0).then(|| Unguided::new(options.guidance, caches(options.block)));
         let watch = options.revise.look_back().map(|how| Watch::new(how, caches(how.window), &canvas));
         Ok(Self {

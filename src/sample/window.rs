@@ -35,6 +35,11 @@ impl Window {
         }
     }
 
+    /// How many ids of a text of this length are stored at once, at most.
+    pub fn most(self, length: usize, train_length: usize) -> usize {
+        if self == Self::Grow { length } else { length.min(train_length) }
+    }
+
     /// Refuses a window that would leave a block without anything to see. `length`: how long the text may become, prompt and
     /// whole last block included; `gaps`: how many masks the prompt holds.
     ///

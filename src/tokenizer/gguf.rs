@@ -2,12 +2,13 @@
 //! words. It is written out as the `tokenizer.json` that the model was published with, as far as its ids go, and takes the common
 //! path from there. It knows no tensors.
 
-use std::collections::HashMap;
+use serde_json::{Value, json};
 
-use serde_json::{Map, Value, json};
-
+use super::bpe::{Bpe, How, Names, Words};
 use super::gguf_write::WHOLE;
-use super::{Special, Tokenizer};
+use super::parts::put_together;
+use super::source::Source;
+use super::{Special, Tokenizer, refused};
 use crate::format::gguf::Gguf;
 use crate::{Error, Result};
 
@@ -91,9 +92,15 @@ impl Tokenizer {
     /// # Errors
     /// A missing or contradictory key, and a kind of tokenizer or way to cut words that we don't have, by its name.
     pub fn from_gguf(file: &Gguf) -> Result<Self> {
-        let tokenizer = match file.text(WHOLE)? {
-            Some(json) => Self::parse(file.path(), json.as_bytes())?,
-            None => Self::parse(file.path(), build(file)?.to_string().as_bytes())?,
+        let tokenizer = match file.shared_text(WHOLE)? {
+            Some((bytes, part)) => {
+                Self::parse(file.path(), &bytes.as_slice()[part.clone()], Source::shared(&bytes, part))?
+            }
+            None => {
+                let (skeleton, bpe) = build(file)?;
+                let inner = put_together(Words::Merged(bpe), &skeleton).map_err(|why| refused(file.path(), &why))?;
+                Self::of(file.path(), inner, &skeleton.clone(), Source::made(skeleton))?
+            }
         };
         let id = |name: &str, known: Option<u32>, limit: usize| {
             let key = format!("tokenizer.ggml.{name}_token_id");
@@ -103,6 +110,8 @@ impl Tokenizer {
                 Some(id) => Err(Error::key(file.path(), key, format!("an id below {limit}"), id.to_string())),
             }
         };
+        // Nothing of it is borrowed from the file.
+        file.release_all();
         let (known, size) = (tokenizer.special(), tokenizer.size);
         tokenizer.with_special(Special {
             bos: id("bos", known.bos, size)?,
@@ -142,22 +151,15 @@ const ALL_KINDS: [Kind; 6] = [Kind::Normal, Kind::Unknown, Kind::Control, Kind::
 struct Vocabulary<'a> {
     tokens: Vec<&'a str>,
     kinds: Vec<Kind>,
-    ids: HashMap<&'a str, usize>,
+    names: Names,
 }
 
 impl<'a> Vocabulary<'a> {
     fn read(file: &'a Gguf) -> Result<Self> {
         let tokens = file.texts(TOKENS)?.ok_or_else(|| file.missing(TOKENS, "the list of tokens"))?;
-        let mut ids = HashMap::with_capacity(tokens.len());
-        for (id, token) in tokens.iter().enumerate() {
-            if let Some(first) = ids.insert(*token, id) {
-                return Err(Error::key(
-                    file.path(),
-                    TOKENS,
-                    "each token once",
-                    format!("{token:?} as {first} and {id}"),
-                ));
-            }
+        let mut names = Names::default();
+        for (token, id) in tokens.iter().zip(0..) {
+            names.add(token, id).map_err(|[expected, found]| Error::key(file.path(), TOKENS, expected, found))?;
         }
         let kind = |number: usize| {
             let kind = ALL_KINDS.into_iter().find(|kind| *kind as usize == number);
@@ -168,7 +170,7 @@ impl<'a> Vocabulary<'a> {
             Some(numbers) => numbers.into_iter().map(kind).collect::<Result<_>>()?,
         };
         same_length(file, KINDS, kinds.len(), tokens.len())?;
-        Ok(Self { tokens, kinds, ids })
+        Ok(Self { tokens, kinds, names })
     }
 
     /// Tokens that are found in a text before it is cut: those with a meaning of their own, and those added by hand.
@@ -184,10 +186,6 @@ impl<'a> Vocabulary<'a> {
         };
         self.kinds.iter().enumerate().filter_map(added).collect()
     }
-
-    fn map(&self) -> Map<String, Value> {
-        self.tokens.iter().enumerate().map(|(id, token)| ((*token).to_string(), id.into())).collect()
-    }
 }
 
 fn same_length(file: &Gguf, key: &str, found: usize, tokens: usize) -> Result<()> {
@@ -197,8 +195,8 @@ fn same_length(file: &Gguf, key: &str, found: usize, tokens: usize) -> Result<()
     Err(Error::key(file.path(), key, format!("{tokens} values, as there are tokens"), found.to_string()))
 }
 
-/// The `tokenizer.json` of a file's vocabulary.
-fn build(file: &Gguf) -> Result<Value> {
+/// The `tokenizer.json` of a file's vocabulary: its skeleton, its vocabulary and merges.
+fn build(file: &Gguf) -> Result<(Value, Bpe)> {
     let expected = "gpt2 (byte-level BPE) or llama (SentencePiece BPE)";
     match file.text(MODEL)?.ok_or_else(|| file.missing(MODEL, expected))? {
         "gpt2" => byte_level(file),
@@ -232,27 +230,42 @@ fn byte_pieces(regex: bool) -> Value {
     json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": regex})
 }
 
-fn byte_level(file: &Gguf) -> Result<Value> {
+fn byte_level(file: &Gguf) -> Result<(Value, Bpe)> {
     let vocabulary = Vocabulary::read(file)?;
     let cut = cut(file)?;
     let merges = file.texts(MERGES)?.ok_or_else(|| file.missing(MERGES, "the list of merges"))?;
-    let pair = |merge: &&str| match merge.split_once(' ') {
-        Some((left, right)) if !right.contains(' ') => Ok(json!([left, right])),
-        _ => Err(Error::key(file.path(), MERGES, "two tokens with one space between", format!("{merge:?}"))),
-    };
-    let merges: Vec<Value> = merges.iter().map(pair).collect::<Result<_>>()?;
+    fn pair(merge: &str) -> Option<(&str, &str)> {
+        merge.split_once(' ').filter(|(_, right)| !right.contains(' '))
+    }
+    if let Some(merge) = merges.iter().find(|merge| pair(merge).is_none()) {
+        return Err(Error::key(file.path(), MERGES, "two tokens with one space between", format!("{merge:?}")));
+    }
     let (normalizer, pre) = before_merges(cut);
-    let mut model = json!({"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-        "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": cut.whole_first,
-        "vocab": {}, "merges": []});
-    model["vocab"] = vocabulary.map().into();
-    model["merges"] = merges.into();
-    Ok(whole(vocabulary.added(), normalizer, pre, byte_pieces(true), model))
+    let how = How { whole_first: cut.whole_first, ..How::default() };
+    let skeleton = whole(vocabulary.added(), normalizer, pre, byte_pieces(true), model(&how));
+    let merges = merges.iter().map(|merge| pair(merge).unwrap_or_default());
+    Ok((skeleton, merged(file, vocabulary.names, merges, how)?))
+}
+
+fn merged<'m>(
+    file: &Gguf,
+    names: Names,
+    merges: impl ExactSizeIterator<Item = (&'m str, &'m str)>,
+    how: How,
+) -> Result<Bpe> {
+    Bpe::new(names, merges, how).map_err(|[expected, found]| Error::key(file.path(), MERGES, expected, found))
+}
+
+/// The model of a `tokenizer.json`, without vocabulary and merges.
+fn model(how: &How) -> Value {
+    json!({"type": "BPE", "dropout": null, "unk_token": how.unknown, "continuing_subword_prefix": null,
+        "end_of_word_suffix": null, "fuse_unk": how.fuse_unknown, "byte_fallback": how.byte_fallback,
+        "ignore_merges": how.whole_first, "vocab": {}, "merges": []})
 }
 
 /// SentencePiece BPE joins the neighbours whose joint token has the highest score: as merges, all pairs that make a token, by
 /// its score (what transformers' `SentencePieceExtractor` does).
-fn sentence(file: &Gguf) -> Result<Value> {
+fn sentence(file: &Gguf) -> Result<(Value, Bpe)> {
     let vocabulary = Vocabulary::read(file)?;
     let scores = file.numbers(SCORES)?.ok_or_else(|| file.missing(SCORES, "the list of scores"))?;
     same_length(file, SCORES, scores.len(), vocabulary.tokens.len())?;
@@ -263,15 +276,14 @@ fn sentence(file: &Gguf) -> Result<Value> {
     let mut pairs = Vec::new();
     for (id, token) in vocabulary.tokens.iter().enumerate().filter(|(id, _)| vocabulary.kinds[*id] == Kind::Normal) {
         for (at, _) in token.char_indices().skip(1) {
-            let part = |text: &str| vocabulary.ids.get(text).filter(|id| vocabulary.kinds[**id] == Kind::Normal);
+            let part =
+                |text: &str| vocabulary.names.id(text).filter(|id| vocabulary.kinds[*id as usize] == Kind::Normal);
             if let (Some(left), Some(right)) = (part(&token[..at]), part(&token[at..])) {
-                pairs.push((scores[id], *left, *right));
+                pairs.push((scores[id], left, right));
             }
         }
     }
     pairs.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-    let merges: Vec<Value> =
-        pairs.iter().map(|(_, left, right)| json!([vocabulary.tokens[*left], vocabulary.tokens[*right]])).collect();
     let prefix = file.flag(SPACE_PREFIX)?.unwrap_or(true);
     let mut normalizers = vec![json!({"type": "Replace", "pattern": {"String": " "}, "content": "▁"})];
     let mut decoders = vec![
@@ -283,14 +295,13 @@ fn sentence(file: &Gguf) -> Result<Value> {
         normalizers.insert(0, json!({"type": "Prepend", "prepend": "▁"}));
         decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
     }
-    let mut model = json!({"type": "BPE", "dropout": null, "unk_token": unknown, "continuing_subword_prefix": null,
-        "end_of_word_suffix": null, "fuse_unk": true, "byte_fallback": true, "ignore_merges": false,
-        "vocab": {}, "merges": []});
-    model["vocab"] = vocabulary.map().into();
-    model["merges"] = merges.into();
+    let how = How { unknown: unknown.map(str::to_string), fuse_unknown: true, byte_fallback: true, whole_first: false };
     let normalizer = json!({"type": "Sequence", "normalizers": normalizers});
     let decoder = json!({"type": "Sequence", "decoders": decoders});
-    Ok(whole(vocabulary.added(), normalizer, Value::Null, decoder, model))
+    let skeleton = whole(vocabulary.added(), normalizer, Value::Null, decoder, model(&how));
+    let (tokens, names) = (vocabulary.tokens, vocabulary.names);
+    let merges = pairs.iter().map(|(_, left, right)| (tokens[*left as usize], tokens[*right as usize]));
+    Ok((skeleton, merged(file, names, merges, how)?))
 }
 
 /// The parts of a `tokenizer.json` in the order in which it has them.

@@ -156,7 +156,7 @@ fn what_a_vocabulary_lacks_is_said() {
     refused(with(KINDS, Some(Meta::List(ValueKind::U8, vec![]))), &["260 values, as there are tokens", "found 0"]);
     refused(with(MERGES, None), &["`tokenizer.ggml.merges`", "no such key"]);
     refused(with(MERGES, Some(Meta::texts(["the".to_string()]))), &["two tokens with one space between", "\"the\""]);
-    refused(with(MERGES, Some(Meta::texts(["a b".to_string()]))), &["a tokenizer", "refuses"]);
+    refused(with(MERGES, Some(Meta::texts(["a b".to_string()]))), &["merges of tokens", "\"ab\"", "\"a\" and \"b\""]);
     refused(with("tokenizer.ggml.eos_token_id", Some(Meta::U32(260))), &["eos_token_id`", "below 260", "found 260"]);
     refused(with("tokenizer.ggml.mask_token_id", Some(Meta::U32(261))), &["mask_token_id`", "below 261", "found 261"]);
     refused(with("tokenizer.huggingface.json", text("{")), &["a tokenizer", "broken JSON"]);

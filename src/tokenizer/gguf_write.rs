@@ -30,7 +30,7 @@ impl Tokenizer {
         if self.size > rows {
             return Err(Error::value("tokenizer", format!("at most {rows} tokens"), self.size.to_string()));
         }
-        let file = String::from_utf8_lossy(&self.file).into_owned();
+        let file = String::from_utf8_lossy(self.file()).into_owned();
         let json: Json = serde_json::from_str(&file).unwrap_or_default();
         let mut keys = vec![(WHOLE.to_string(), Value::Text(file))];
         let missing = match byte_level(&json, rows) {

@@ -2,9 +2,12 @@
 //! file of that name, and both know the four special ids a block diffusion model needs (bos, eos, mask, pad). It knows
 //! no model: whether an embedding table has more rows than the vocabulary is the model's affair.
 
+mod bpe;
 pub mod chat;
 pub mod gguf;
 mod gguf_write;
+mod parts;
+mod source;
 mod spelling;
 mod train;
 
@@ -12,10 +15,12 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
-use crate::format::write_atomic;
+use crate::format::{Bytes, write_atomic};
 use crate::{Error, Result};
+use bpe::Inner;
+use parts::Parts;
+use source::Source;
 use spelling::{Spelling, cuts_at_words, pieces};
 
 pub use gguf_write::Keys;
@@ -55,6 +60,8 @@ const BYTES_SPECIAL: Special = Special { bos: Some(256), eos: Some(257), mask: 2
 const BYTES_FILE: &str =
     "{\"type\":\"bytes\",\"version\":1,\"special\":{\"bos\":256,\"eos\":257,\"mask\":258,\"pad\":259}}\n";
 
+const EXPECTED: &str = "a tokenizer (JSON, of Hugging Face or of type `bytes`)";
+
 /// The tokenizers library takes about a hundred bytes of memory for each byte of a text, so a long document (a whole book,
 /// a corpus in one file) is encoded in pieces of this many bytes where the tokenizer's way to cut words allows it.
 const PIECE: usize = 1 << 18;
@@ -66,16 +73,15 @@ pub struct Tokenizer {
     special: Special,
     /// Number of ids that the file itself defines.
     size: usize,
-    /// The file as loaded, byte for byte: what is hashed and saved.
-    file: Vec<u8>,
-    hash: String,
+    /// What is hashed and saved.
+    source: Source,
 }
 
 #[derive(Clone, Debug)]
 enum Kind {
     Bytes,
     Model {
-        inner: Box<tokenizers::Tokenizer>,
+        inner: Box<Inner>,
         spelling: Spelling,
         /// Longest text that is encoded at once.
         piece: usize,
@@ -87,8 +93,8 @@ enum Kind {
 impl Tokenizer {
     /// One id per byte, then bos, eos, mask, pad: 260 ids.
     pub fn bytes() -> Self {
-        let file = BYTES_FILE.as_bytes().to_vec();
-        Self { kind: Kind::Bytes, special: BYTES_SPECIAL, size: 260, hash: sha256(&file), file }
+        let source = Source::owned(BYTES_FILE.as_bytes());
+        Self { kind: Kind::Bytes, special: BYTES_SPECIAL, size: 260, source }
     }
 
     /// Loads a `tokenizer.json`, or the one inside a folder.
@@ -98,8 +104,12 @@ impl Tokenizer {
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let path = if path.is_dir() { path.join("tokenizer.json") } else { path.to_path_buf() };
-        let file = std::fs::read(&path).map_err(|e| Error::io(&path, e))?;
-        Self::parse(&path, &file)
+        let bytes = Bytes::open(&path, EXPECTED)?;
+        let bytes = std::sync::Arc::new(bytes);
+        let all = 0..bytes.as_slice().len();
+        let tokenizer = Self::parse(&path, bytes.as_slice(), Source::shared(&bytes, all.clone()))?;
+        bytes.release(all);
+        Ok(tokenizer)
     }
 
     /// Loads the content of a `tokenizer.json` that is not a file of its own (the model inside the binary).
@@ -107,23 +117,22 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::load`]; the messages call the file `tokenizer.json`.
     pub fn from_bytes(file: &[u8]) -> Result<Self> {
-        Self::parse(Path::new("tokenizer.json"), file)
+        Self::parse(Path::new("tokenizer.json"), file, Source::owned(file))
     }
 
-    fn parse(path: &Path, file: &[u8]) -> Result<Self> {
-        let expected = "a tokenizer (JSON, of Hugging Face or of type `bytes`)";
+    fn parse(path: &Path, file: &[u8], source: Source) -> Result<Self> {
         if file.is_empty() {
-            return Err(Error::file(path, expected, "an empty file"));
+            return Err(Error::file(path, EXPECTED, "an empty file"));
         }
         let text = std::str::from_utf8(file).map_err(|e| {
-            Error::file(path, expected, format!("bytes that are not UTF-8 at offset {}", e.valid_up_to()))
+            Error::file(path, EXPECTED, format!("bytes that are not UTF-8 at offset {}", e.valid_up_to()))
         })?;
-        let json: Value =
-            serde_json::from_str(text).map_err(|e| Error::file(path, expected, format!("broken JSON ({e})")))?;
+        let parts = Parts::read(text).map_err(|e| Error::file(path, EXPECTED, format!("broken JSON ({e})")))?;
+        let json = &parts.skeleton;
         match json.get("type").and_then(Value::as_str) {
             Some("bytes") => {
                 let ours: Value = serde_json::from_str(BYTES_FILE).unwrap_or_default();
-                if json != ours {
+                if *json != ours {
                     return Err(Error::file(path, format!("the byte tokenizer {}", ours), json.to_string()));
                 }
                 return Ok(Self::bytes());
@@ -134,26 +143,25 @@ impl Tokenizer {
         if !json.get("model").is_some_and(Value::is_object) {
             return Err(Error::key(path, "model", "an object, as in a Hugging Face tokenizer.json", "none"));
         }
-        let mut inner = tokenizers::Tokenizer::from_bytes(file)
-            .map_err(|e| Error::file(path, expected, format!("what the tokenizers library refuses ({e})")))?;
-        // A file may ask for truncation and padding; neither may happen to a document unseen. And the text of a
-        // document is text, even where it spells the name of a special token.
-        let refused = |e: tokenizers::Error| Error::file(path, expected, e.to_string());
-        inner.with_truncation(None).map_err(refused)?;
-        inner.with_padding(None);
-        inner.set_encode_special_tokens(true);
-        let Some(last) = inner.get_vocab(true).into_values().max() else {
+        let (inner, json) = parts.assemble(text).map_err(|why| refused(path, &why))?;
+        Self::of(path, inner, &json, source)
+    }
+
+    /// From the library's tokenizer and the file's JSON, vocabulary and merges left out.
+    fn of(path: &Path, inner: Inner, json: &Value, source: Source) -> Result<Self> {
+        let added = inner.get_added_tokens_decoder();
+        let Some(last) = inner.get_model().last().max(added.into_keys().max()) else {
             return Err(Error::key(path, "model.vocab", "at least one token", "none"));
         };
         let size = last as usize + 1;
         let find = |names: &[&str]| names.iter().find_map(|name| inner.token_to_id(name));
         let mask = find(MASK_NAMES).unwrap_or(size as u32);
         let special = Special { bos: find(BOS_NAMES), eos: find(EOS_NAMES), mask, pad: find(PAD_NAMES) };
-        let piece = if cuts_at_words(&json) { PIECE } else { usize::MAX };
-        let spelling = Spelling::of(&json);
+        let piece = if cuts_at_words(json) { PIECE } else { usize::MAX };
+        let spelling = Spelling::of(json);
         let partial = json["model"]["unk_token"].is_null() && !spelling.is_complete(&inner);
         let kind = Kind::Model { spelling, inner: Box::new(inner), piece, partial };
-        Ok(Self { kind, special, size, file: file.to_vec(), hash: sha256(file) })
+        Ok(Self { kind, special, size, source })
     }
 
     /// The same tokenizer with special ids given explicitly (a model's configuration knows better than the names).
@@ -282,12 +290,12 @@ impl Tokenizer {
 
     /// SHA-256 of the file, 64 hexadecimal digits: two tokenizers with one hash give the same ids.
     pub fn hash(&self) -> &str {
-        &self.hash
+        self.source.hash(&self.kind)
     }
 
     /// The file as [`Tokenizer::save`] writes it.
     pub fn file(&self) -> &[u8] {
-        &self.file
+        self.source.bytes(&self.kind)
     }
 
     /// Writes `tokenizer.json` into a folder that exists: byte for byte the file this was loaded from.
@@ -295,7 +303,7 @@ impl Tokenizer {
     /// # Errors
     /// The folder can't be written.
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
-        write_atomic(&dir.as_ref().join("tokenizer.json"), |out| out.write_all(&self.file))
+        write_atomic(&dir.as_ref().join("tokenizer.json"), |out| out.write_all(self.file()))
     }
 }
 
@@ -305,8 +313,8 @@ fn first_name<'a>(text: &str, names: &'a [(String, u32)]) -> Option<(usize, &'a 
     hits.min_by_key(|&(at, name, _)| (at, usize::MAX - name.len()))
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+fn refused(path: &Path, why: &str) -> Error {
+    Error::file(path, EXPECTED, format!("what the tokenizers library refuses ({why})"))
 }
 
 #[cfg(test)]

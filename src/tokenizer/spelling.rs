@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
+use super::bpe::Inner;
+
 /// A vocabulary's way to write tokens down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Spelling {
@@ -37,12 +39,12 @@ impl Spelling {
     }
 
     /// True when any text can be written: always, as far as is known, but for the byte alphabet every byte must be there.
-    pub(super) fn is_complete(&self, vocabulary: &tokenizers::Tokenizer) -> bool {
+    pub(super) fn is_complete(&self, vocabulary: &Inner) -> bool {
         *self != Spelling::ByteLevel || (0..=255).all(|byte| has_byte(byte, vocabulary))
     }
 
     /// True when a character can be written.
-    pub(super) fn has(&self, c: char, vocabulary: &tokenizers::Tokenizer) -> bool {
+    pub(super) fn has(&self, c: char, vocabulary: &Inner) -> bool {
         *self != Spelling::ByteLevel || c.encode_utf8(&mut [0; 4]).bytes().all(|byte| has_byte(byte, vocabulary))
     }
 
@@ -63,7 +65,7 @@ impl Spelling {
     }
 }
 
-fn has_byte(byte: u8, vocabulary: &tokenizers::Tokenizer) -> bool {
+fn has_byte(byte: u8, vocabulary: &Inner) -> bool {
     vocabulary.token_to_id(byte_char(byte).encode_utf8(&mut [0; 4])).is_some()
 }
 

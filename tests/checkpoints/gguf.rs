@@ -74,7 +74,7 @@ fn a_gguf_file_that_asks_for_more_is_refused_by_name() {
     let good = Gguf::open(&path).unwrap();
     let bad = dir.path().join("bad.gguf");
     let with = |key: &str, value: Option<Entry>| {
-        let mut metadata = good.metadata().clone();
+        let mut metadata = good.values("").unwrap();
         match value {
             Some(value) => metadata.insert(key.into(), value),
             None => metadata.remove(key),
@@ -93,6 +93,7 @@ fn a_gguf_file_that_asks_for_more_is_refused_by_name() {
         ("general.architecture", None, vec!["no such key"]),
         ("llama.rope.scaling.type", text("yarn"), vec!["scaling", "\"yarn\""]),
         ("llama.rope.scaling.factor", Some(Entry::F32(4.0)), vec!["scaling", "found 4"]),
+        ("llama.rope.scale_linear", Some(Entry::F32(2.0)), vec!["scaled rotary", "found 2"]),
         ("llama.expert_count", Some(Entry::U32(8)), vec!["not supported", "found 8"]),
         ("llama.attention.sliding_window", Some(Entry::U32(8)), vec!["not supported", "found 8"]),
         ("llama.attention.causal", Some(Entry::Bool(false)), vec!["true", "found false"]),

@@ -111,8 +111,8 @@ fn smollm2_comes_back() {
         let (a, b) = (ours.stored(name, shape).unwrap(), theirs.stored(name, shape).unwrap());
         assert!(a.ty == b.ty && a.bytes == b.bytes, "{name}");
     }
-    for (key, value) in theirs.metadata().iter().filter(|(key, _)| key.starts_with("tokenizer.")) {
-        assert_eq!(ours.metadata().get(key), Some(value), "{key}");
+    for (key, value) in &theirs.values("tokenizer.").unwrap() {
+        assert_eq!(ours.value(key).unwrap().as_ref(), Some(value), "{key}");
     }
     // Through a folder the vocabulary is written anew, and is the same one.
     let (folder, third) = (place(&dir, "folder"), place(&dir, "third.gguf"));
@@ -121,6 +121,32 @@ fn smollm2_comes_back() {
     let third = Gguf::open(Path::new(&third)).unwrap();
     for key in ["model", "pre", "tokens", "merges", "token_type", "bos_token_id", "eos_token_id"] {
         let key = format!("tokenizer.ggml.{key}");
-        assert_eq!(third.metadata().get(&key), theirs.metadata().get(&key), "{key}");
+        assert_eq!(third.value(&key).unwrap().as_ref(), theirs.value(&key).unwrap().as_ref(), "{key}");
+    }
+}
+
+/// The tensor is told as the file that has it calls it, the new file isn't there, and no note comes before.
+#[test]
+fn a_number_that_is_none_is_told_by_its_source() {
+    let dir = tempfile::tempdir().unwrap();
+    let tiny = Checkpoint::open(Path::new("models/tiny")).unwrap();
+    let spoiled = dir.path().join("spoiled");
+    fs::create_dir(&spoiled).unwrap();
+    for name in ["config.json", "tokenizer.json"] {
+        fs::copy(Path::new("models/tiny").join(name), spoiled.join(name)).unwrap();
+    }
+    tiny.save(&spoiled, Type::F32).unwrap();
+    let weights = spoiled.join("model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    let start = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    bytes[start..start + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&weights, bytes).unwrap();
+    for (name, to) in [("x.gguf", "q8_0"), ("x", "f16")] {
+        let to = ["convert", spoiled.to_str().unwrap(), &place(&dir, name), "--to", to];
+        let output = run(&to);
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), told.lines().count()), (Some(2), 1), "{told}");
+        assert!(told.contains("spoiled/model.safetensors: `backbone.") && told.contains("NaN"), "{told}");
+        assert!(!dir.path().join("x.gguf").exists());
     }
 }

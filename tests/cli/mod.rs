@@ -2,6 +2,8 @@
 
 mod bench;
 mod convert;
+#[cfg(target_os = "linux")]
+mod memory;
 mod train;
 
 use std::io::{Read, Write};
@@ -161,9 +163,24 @@ fn completions_know_the_commands() {
 
 #[test]
 fn a_wrong_flag_is_refused() {
-    let output = run(&["sample", "--no-such-flag"]);
-    assert_eq!(output.status.code(), Some(2));
-    assert!(output.stdout.is_empty());
+    refused(&["sample", "--no-such-flag"], &["unexpected argument '--no-such-flag'", "(see bd3 sample --help)"]);
+    refused(&["sample", "--rule", "best"], &["'best'", "first-hitting", "threshold"]);
+    refused(&["train"], &["<RECIPE>", "(see bd3 train --help)"]);
+    refused(&["sing"], &["'sing'", "(see bd3 --help)"]);
+    assert!(String::from_utf8(out(&["sample", "--help"])).unwrap().lines().count() > 20);
+}
+
+/// Before a model is even looked for.
+#[test]
+fn counts_that_no_run_could_reach_are_refused() {
+    for flag in ["-n", "--samples", "--threads"] {
+        refused(
+            &["sample", "/no/such/model", flag, "1000000000000000000"],
+            &[flag, "1000000000000000000", "a whole number from"],
+        );
+    }
+    refused(&["sample", "--samples", "0"], &["--samples", "from 1 to"]);
+    refused(&["eval", "models/tiny", "README.md", "--draws", "99999999999999"], &["--draws", "a whole number from"]);
 }
 
 #[test]
@@ -237,6 +254,16 @@ fn bad_input_is_refused_in_one_sentence() {
     refused(&sample(&["--steps", "3"]), &["steps", "first-hitting"]);
     refused(&sample(&["--top-p", "1.5"]), &["top-p", "1.5"]);
     refused(&sample(&["--temperature", "-1"]), &["temperature"]);
+
+    let folder = dir.path().join("empty.gguf");
+    std::fs::create_dir(&folder).unwrap();
+    refused(
+        &["sample", folder.to_str().unwrap()],
+        &["empty.gguf: expected a model", "found a folder without config.json"],
+    );
+    let weights = dir.path().join("model.safetensors");
+    refused(&["sample", weights.to_str().unwrap()], &["ends in .gguf", "found a file of another name"]);
+    refused(&["sample", "/no/such/file.gguf"], &["file.gguf: expected a model", "found nothing of that name"]);
 
     let weights = dir.path().join("model.safetensors");
     let good = std::fs::read(&weights).unwrap();

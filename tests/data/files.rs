@@ -94,7 +94,9 @@ fn hostile_tokenizers_are_refused_in_one_sentence() {
         (b"{\"type\":\"chars\"}", "`chars`"),
         (b"{\"type\":\"bytes\",\"version\":2}", "the byte tokenizer"),
         (b"{\"weights\":1}", "`model`"),
-        (b"{\"model\":{\"type\":\"BPE\"}}", "refuses"),
+        (b"{\"model\":{\"type\":\"BPE\"}}", "at least one token"),
+        (b"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a b\"]}}", "\"b\" in the merge of"),
+        (b"{\"model\":{\"type\":\"Bigram\",\"vocab\":{\"a\":0}}}", "refuses"),
     ] {
         let error = Tokenizer::load(write(dir.path(), "tokenizer.json", bytes)).unwrap_err();
         assert!(error.to_string().contains(says) && error.to_string().contains("tokenizer.json"), "{error}");

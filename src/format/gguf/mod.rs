@@ -6,12 +6,15 @@ mod value;
 mod write;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::mapped::Bytes;
 use super::{Stored, Type, finite};
 use crate::error::{Error, Result};
 
+use read::Reader;
 pub use value::{Kind, Value};
 pub use write::{Header, write};
 
@@ -49,11 +52,18 @@ struct Entry {
     end: usize,
 }
 
+/// Where a value of the metadata begins. Values stay in the file: they are read when somebody asks.
+#[derive(Clone, Copy, Debug)]
+struct Field {
+    kind: Kind,
+    start: usize,
+}
+
 /// An open GGUF file.
 pub struct Gguf {
     path: PathBuf,
-    bytes: Bytes,
-    metadata: BTreeMap<String, Value>,
+    bytes: Arc<Bytes>,
+    metadata: BTreeMap<String, Field>,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -76,7 +86,7 @@ impl Gguf {
 
     fn parse(path: &Path, bytes: Bytes) -> Result<Self> {
         let (metadata, entries) = read::head(path, bytes.as_slice())?;
-        Ok(Self { path: path.into(), bytes, metadata, entries })
+        Ok(Self { path: path.into(), bytes: Arc::new(bytes), metadata, entries })
     }
 
     /// The file's path, for errors.
@@ -84,9 +94,26 @@ impl Gguf {
         &self.path
     }
 
-    /// All keys and values, keys in alphabetical order.
-    pub fn metadata(&self) -> &BTreeMap<String, Value> {
-        &self.metadata
+    /// All keys, in alphabetical order.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.metadata.keys().map(String::as_str)
+    }
+
+    /// The value of a key, if the key is there.
+    ///
+    /// # Errors
+    /// As [`Gguf::open`], where the file has changed since.
+    pub fn value(&self, key: &str) -> Result<Option<Value>> {
+        self.field(key).map(|(mut reader, kind)| reader.value(kind, 0)).transpose()
+    }
+
+    /// All keys that begin with a text, and their values, in alphabetical order.
+    ///
+    /// # Errors
+    /// As [`Gguf::value`].
+    pub fn values(&self, prefix: &str) -> Result<BTreeMap<String, Value>> {
+        let keys = self.keys().filter(|key| key.starts_with(prefix));
+        keys.filter_map(|key| self.value(key).transpose().map(|value| Ok((key.to_string(), value?)))).collect()
     }
 
     /// All tensor names in alphabetical order.
@@ -137,12 +164,27 @@ impl Gguf {
         }
     }
 
+    /// The same for the whole file, metadata included.
+    pub fn release_all(&self) {
+        self.bytes.release(0..self.bytes.as_slice().len());
+    }
+
+    /// The file's bytes, and where among them the text under a key stands, if the key is there.
+    ///
+    /// # Errors
+    /// A value that is no text.
+    pub(crate) fn shared_text(&self, key: &str) -> Result<Option<(Arc<Bytes>, Range<usize>)>> {
+        let Some(text) = self.text(key)? else { return Ok(None) };
+        let start = text.as_ptr().addr() - self.bytes.as_slice().as_ptr().addr();
+        Ok(Some((self.bytes.clone(), start..start + text.len())))
+    }
+
     /// The text under a key, if the key is there.
     ///
     /// # Errors
     /// A value that is no text.
     pub fn text(&self, key: &str) -> Result<Option<&str>> {
-        self.get(key, "a text", Value::as_text)
+        self.get(key, "a text", |reader, kind| if kind == Kind::Text { reader.text().map(Some) } else { Ok(None) })
     }
 
     /// The truth value under a key, if the key is there.
@@ -150,7 +192,7 @@ impl Gguf {
     /// # Errors
     /// A value that is neither true nor false.
     pub fn flag(&self, key: &str) -> Result<Option<bool>> {
-        self.get(key, "true or false", Value::as_flag)
+        self.get(key, "true or false", |reader, kind| Ok(reader.value(kind, 0)?.as_flag()))
     }
 
     /// The count under a key, of whatever integer type, if the key is there.
@@ -158,7 +200,7 @@ impl Gguf {
     /// # Errors
     /// A value that is no integer, or negative.
     pub fn count(&self, key: &str) -> Result<Option<usize>> {
-        self.get(key, "a whole number that is not negative", Value::as_count)
+        self.get(key, "a whole number that is not negative", |reader, kind| Ok(reader.value(kind, 0)?.as_count()))
     }
 
     /// The number under a key, of whatever numeric type, if the key is there.
@@ -166,7 +208,7 @@ impl Gguf {
     /// # Errors
     /// A value that is no number, or not finite.
     pub fn number(&self, key: &str) -> Result<Option<f64>> {
-        self.get(key, "a finite number", Value::as_number)
+        self.get(key, "a finite number", |reader, kind| Ok(reader.value(kind, 0)?.as_number()))
     }
 
     /// The list of texts under a key, if the key is there.
@@ -174,7 +216,10 @@ impl Gguf {
     /// # Errors
     /// A value that is no such list.
     pub fn texts(&self, key: &str) -> Result<Option<Vec<&str>>> {
-        self.get(key, "a list of texts", |value| value.as_list()?.iter().map(Value::as_text).collect())
+        self.list(key, "a list of texts", |reader, kind| match kind {
+            Kind::Text => reader.text().map(Some),
+            _ => Ok(None),
+        })
     }
 
     /// The list of counts under a key, if the key is there.
@@ -183,7 +228,7 @@ impl Gguf {
     /// A value that is no such list.
     pub fn counts(&self, key: &str) -> Result<Option<Vec<usize>>> {
         let expected = "a list of whole numbers that are not negative";
-        self.get(key, expected, |value| value.as_list()?.iter().map(Value::as_count).collect())
+        self.list(key, expected, |reader, kind| Ok(reader.value(kind, 1)?.as_count()))
     }
 
     /// The list of numbers under a key, if the key is there.
@@ -191,7 +236,7 @@ impl Gguf {
     /// # Errors
     /// A value that is no such list.
     pub fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>> {
-        self.get(key, "a list of finite numbers", |value| value.as_list()?.iter().map(Value::as_number).collect())
+        self.list(key, "a list of finite numbers", |reader, kind| Ok(reader.value(kind, 1)?.as_number()))
     }
 
     /// The error for a key that has to be there and is not.
@@ -199,11 +244,37 @@ impl Gguf {
         Error::key(&self.path, key, expected, "no such key")
     }
 
-    fn get<'a, T>(&'a self, key: &str, expected: &str, read: impl Fn(&'a Value) -> Option<T>) -> Result<Option<T>> {
-        let Some(value) = self.metadata.get(key) else { return Ok(None) };
-        read(value).map(Some).ok_or_else(|| Error::key(&self.path, key, expected, value.to_string()))
+    fn field<'a>(&'a self, key: &str) -> Option<(Reader<'a>, Kind)> {
+        let field = self.metadata.get(key)?;
+        Some((Reader::of(&self.path, self.bytes.as_slice(), key, field), field.kind))
+    }
+
+    fn get<'a, T>(&'a self, key: &str, expected: &str, read: impl Read<'a, T>) -> Result<Option<T>> {
+        let Some((mut reader, kind)) = self.field(key) else { return Ok(None) };
+        match read(&mut reader, kind)? {
+            Some(value) => Ok(Some(value)),
+            None => {
+                let found = self.value(key)?.map_or_else(String::new, |value| value.to_string());
+                Err(Error::key(&self.path, key, expected, found))
+            }
+        }
+    }
+
+    fn list<'a, T>(&'a self, key: &str, expected: &str, read: impl Read<'a, T>) -> Result<Option<Vec<T>>> {
+        self.get(key, expected, |reader, kind| {
+            if kind != Kind::List {
+                return Ok(None);
+            }
+            let (kind, count) = reader.list(0)?;
+            (0..count).map(|_| read(reader, kind)).collect()
+        })
     }
 }
+
+/// Reads a value of some type; `None`: it is not what is expected.
+trait Read<'a, T>: Fn(&mut Reader<'a>, Kind) -> Result<Option<T>> {}
+
+impl<'a, T, F: Fn(&mut Reader<'a>, Kind) -> Result<Option<T>>> Read<'a, T> for F {}
 
 #[cfg(test)]
 mod tests;

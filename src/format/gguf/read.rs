@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{ALIGNMENT, ALIGNMENT_KEY, AXES, Entry, Kind, MAGIC, Type, VERSIONS, Value, type_number};
+use super::{ALIGNMENT, ALIGNMENT_KEY, AXES, Entry, Field, Kind, MAGIC, Type, VERSIONS, Value, type_number};
 use crate::error::{Error, Result};
 
 pub(super) const EXPECTED: &str = "a GGUF file";
@@ -38,7 +38,7 @@ const OTHER_TYPES: &[(u32, &str)] = &[
     (39, "mxfp4"),
 ];
 
-type Head = (BTreeMap<String, Value>, BTreeMap<String, Entry>);
+type Head = (BTreeMap<String, Field>, BTreeMap<String, Entry>);
 
 /// Reads and checks everything before the numbers.
 pub(super) fn head(path: &Path, bytes: &[u8]) -> Result<Head> {
@@ -61,11 +61,12 @@ pub(super) fn head(path: &Path, bytes: &[u8]) -> Result<Head> {
         let key = reader.name()?;
         reader.part = format!("the value of `{key}`");
         let kind = reader.kind()?;
-        let value = reader.value(kind, 0)?;
+        let field = Field { kind, start: reader.at };
+        reader.pass_over(kind, 0)?;
         if metadata.contains_key(&key) {
             return Err(Error::key(path, key, "each key once", "it twice"));
         }
-        metadata.insert(key, value);
+        metadata.insert(key, field);
     }
     let mut entries = BTreeMap::new();
     for i in 0..tensors {
@@ -77,15 +78,18 @@ pub(super) fn head(path: &Path, bytes: &[u8]) -> Result<Head> {
             return Err(Error::key(path, name, "each tensor once", "it twice"));
         }
     }
-    place(path, bytes.len(), reader.at, alignment(path, &metadata)?, &mut entries)?;
+    let alignment = match metadata.get(ALIGNMENT_KEY) {
+        None => ALIGNMENT,
+        Some(field) => alignment(path, &Reader::of(path, bytes, ALIGNMENT_KEY, field).value(field.kind, 0)?)?,
+    };
+    place(path, bytes.len(), reader.at, alignment, &mut entries)?;
     Ok((metadata, entries))
 }
 
-fn alignment(path: &Path, metadata: &BTreeMap<String, Value>) -> Result<usize> {
-    match metadata.get(ALIGNMENT_KEY) {
-        None => Ok(ALIGNMENT),
-        Some(Value::U32(n)) if n.is_power_of_two() => Ok(*n as usize),
-        Some(other) => {
+fn alignment(path: &Path, value: &Value) -> Result<usize> {
+    match value {
+        Value::U32(n) if n.is_power_of_two() => Ok(*n as usize),
+        other => {
             let found = format!("{other} of type {:?}", other.kind());
             Err(Error::key(path, ALIGNMENT_KEY, "a power of two of type U32", found))
         }
@@ -119,7 +123,7 @@ fn place(path: &Path, size: usize, head: usize, align: usize, entries: &mut BTre
 }
 
 /// A place in the bytes; every read is checked, and knows what it was reading.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     path: &'a Path,
     bytes: &'a [u8],
     at: usize,
@@ -127,6 +131,11 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    /// At the value of a key.
+    pub(super) fn of(path: &'a Path, bytes: &'a [u8], key: &str, field: &Field) -> Self {
+        Self { path, bytes, at: field.start, part: format!("the value of `{key}`") }
+    }
+
     fn refuse<T>(&self, expected: impl Into<String>, found: impl Into<String>) -> Result<T> {
         Err(Error::file(self.path, format!("{} in {} at byte {}", expected.into(), self.part, self.at), found))
     }
@@ -166,7 +175,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn text(&mut self) -> Result<&'a str> {
+    pub(super) fn text(&mut self) -> Result<&'a str> {
         let length = self.count("bytes of text", 1)?;
         let bytes = self.take(length)?;
         match std::str::from_utf8(bytes) {
@@ -193,7 +202,28 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn value(&mut self, kind: Kind, depth: usize) -> Result<Value> {
+    /// The type of a list's values, and how many follow.
+    pub(super) fn list(&mut self, depth: usize) -> Result<(Kind, usize)> {
+        if depth == DEPTH {
+            return self.refuse(format!("lists at most {DEPTH} deep"), "one more");
+        }
+        let kind = self.kind()?;
+        Ok((kind, self.count("values", kind.least_bytes())?))
+    }
+
+    /// Checks a value and keeps nothing of it: a vocabulary is longer than all other keys together.
+    fn pass_over(&mut self, kind: Kind, depth: usize) -> Result<()> {
+        match kind {
+            Kind::Text => self.text().map(|_| ()),
+            Kind::List => {
+                let (kind, count) = self.list(depth)?;
+                (0..count).try_for_each(|_| self.pass_over(kind, depth + 1))
+            }
+            _ => self.value(kind, depth).map(|_| ()),
+        }
+    }
+
+    pub(super) fn value(&mut self, kind: Kind, depth: usize) -> Result<Value> {
         Ok(match kind {
             Kind::U8 => Value::U8(u8::from_le_bytes(self.array()?)),
             Kind::I8 => Value::I8(i8::from_le_bytes(self.array()?)),
@@ -212,11 +242,7 @@ impl<'a> Reader<'a> {
                 [other] => return self.refuse("0 or 1 for false or true", other.to_string()),
             },
             Kind::List => {
-                if depth == DEPTH {
-                    return self.refuse(format!("lists at most {DEPTH} deep"), "one more");
-                }
-                let kind = self.kind()?;
-                let count = self.count("values", kind.least_bytes())?;
+                let (kind, count) = self.list(depth)?;
                 let items = (0..count).map(|_| self.value(kind, depth + 1)).collect::<Result<_>>()?;
                 Value::List(kind, items)
             }

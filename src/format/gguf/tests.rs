@@ -215,7 +215,7 @@ proptest! {
         }).collect();
         let file = open(&written(&pairs, &tensors).unwrap()).unwrap();
         let same: BTreeMap<String, String> = metadata.iter().map(|(k, v)| (k.clone(), format!("{v:?}"))).collect();
-        let read: BTreeMap<String, String> = file.metadata().iter().map(|(k, v)| (k.clone(), format!("{v:?}"))).collect();
+        let read: BTreeMap<String, String> = file.values("").unwrap().into_iter().map(|(k, v)| (k, format!("{v:?}"))).collect();
         prop_assert_eq!(read, same);
         prop_assert_eq!(file.names().count(), tensors.len());
         for (header, numbers) in &tensors {
