@@ -14,6 +14,7 @@ mod bench;
 mod completions;
 mod convert;
 mod data;
+mod digest;
 mod eval;
 mod interrupt;
 mod model;
