@@ -1,6 +1,7 @@
 //! Names for what files hold: a result is kept beside the hash of what it was made from.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use bd3::{Error, Result};
@@ -40,7 +41,19 @@ pub fn bytes(texts: &[&[u8]]) -> String {
 /// A hash of hashes, so that what leaves one file and enters the next does not go unseen.
 fn add(to: &mut Sha256, path: &Path) -> Result<()> {
     let mut hash = Sha256::new();
-    File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut hash)).map_err(|e| Error::io(path, e))?;
+    let mut read = || {
+        let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
+        loop {
+            let part = file.fill_buf()?;
+            if part.is_empty() {
+                return Ok(());
+            }
+            hash.update(part);
+            let count = part.len();
+            file.consume(count);
+        }
+    };
+    read().map_err(|e| Error::io(path, e))?;
     to.update(hash.finalize());
     Ok(())
 }

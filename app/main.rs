@@ -16,6 +16,7 @@ mod convert;
 mod data;
 mod digest;
 mod eval;
+mod generate;
 mod interrupt;
 mod model;
 mod plot;

@@ -19,7 +19,7 @@ use crate::model::{self, Model};
 use crate::view::{self, Show, View};
 
 /// Write text with a model, block by block
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:\n  bd3 sample -p 'Once upon a time' -n 200 --rule threshold --threshold 0.9")]
 pub struct SampleArgs {
     /// A model folder (config.json, model.safetensors, tokenizer.json) or a .gguf file; default: the model inside the binary
