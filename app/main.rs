@@ -13,6 +13,7 @@ mod args;
 mod bench;
 mod completions;
 mod convert;
+mod curve;
 mod data;
 mod digest;
 mod eval;
@@ -50,6 +51,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Some(Command::Data(args)) => data::run(args),
         Some(Command::Train(args)) => train::run(args),
         Some(Command::Eval(args)) => eval::run(args),
+        Some(Command::Curve(args)) => curve::run(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Convert(args)) => convert::run(args),
         Some(Command::Completions(args)) => completions::run(args),

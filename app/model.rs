@@ -42,13 +42,12 @@ impl Model {
         }
     }
 
-    /// SHA-256 of its files, 64 hexadecimal digits: of the weights, and in a folder of everything that is told beside them.
+    /// SHA-256 of its files: what was measured with it belongs to these weights.
     ///
     /// # Errors
     /// A file that can't be read.
     pub fn hash(&self) -> Result<String> {
-        let Some(path) = &self.path else { return Ok(digest::bytes(&BUILT_IN)) };
-        digest::files(&[path.clone()], &["json", "safetensors", "gguf"])
+        self.path.as_ref().map_or_else(|| Ok(digest::bytes(&BUILT_IN)), |path| digest::model(path))
     }
 
     /// Its chat template.
