@@ -177,8 +177,3 @@ impl Observer for Progress {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-}

@@ -19,8 +19,8 @@ pub const GRID: &[Entry] = &[
     Entry { label: "confidence 2 a pass", from: 4, flags: "--rule confidence --steps {block/2}" },
     Entry { label: "confidence 4 a pass", from: 4, flags: "--rule confidence --steps {block/4}" },
     Entry { label: "threshold 0.9", from: 4, flags: "--rule threshold --threshold 0.9" },
-    Entry { label: "threshold 0.6", from: 4, flags: "--rule threshold --threshold 0.6" },
-    Entry { label: "threshold 0.3", from: 4, flags: "--rule threshold --threshold 0.3" },
+    Entry { label: "threshold 0.5", from: 4, flags: "--rule threshold --threshold 0.5" },
+    Entry { label: "threshold 0.2", from: 4, flags: "--rule threshold --threshold 0.2" },
 ];
 
 impl Entry {

@@ -3,7 +3,7 @@
 /// Height of the letters.
 pub const FONT: f64 = 12.0;
 /// Width of a letter, on the generous side: which font there will be is not known.
-const LETTER: f64 = 6.7;
+const LETTER: f64 = 6.4;
 /// What a point takes up, from its centre.
 const MARK: f64 = 7.0;
 /// How far away a name may be from its point, nearest first.
@@ -14,6 +14,8 @@ const NEAR: f64 = 16.0;
 const DIRECTIONS: [f64; 12] = [0.0, 0.5, 0.75, 0.25, 0.875, 0.125, 0.625, 0.375, 0.9375, 0.0625, 0.5625, 0.4375];
 
 type Spot = (f64, f64);
+/// From where to where.
+pub type Line = (Spot, Spot);
 
 /// A name and where it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +23,7 @@ pub struct Place {
     /// The name.
     pub text: String,
     /// The line from its point, where it is far away.
-    pub leader: Option<(Spot, Spot)>,
+    pub leader: Option<Line>,
     area: Area,
 }
 
@@ -53,9 +55,10 @@ impl Area {
         self.left >= left && self.top >= top && self.right <= right && self.bottom <= bottom
     }
 
-    /// Does a line run through it? (Looked at every few points of it.)
-    fn crossed(&self, (from, to): (Spot, Spot)) -> bool {
-        (0..=16).map(|i| f64::from(i) / 16.0).any(|t| {
+    /// Does a line run through it? (Looked at every few units of it.)
+    fn crossed(&self, (from, to): Line) -> bool {
+        let steps = ((to.0 - from.0).hypot(to.1 - from.1) / 4.0).ceil().max(1.0) as u32;
+        (0..=steps).map(|i| f64::from(i) / f64::from(steps)).any(|t| {
             let (x, y) = (from.0 + (to.0 - from.0) * t, from.1 + (to.1 - from.1) * t);
             (self.left..self.right).contains(&x) && (self.top..self.bottom).contains(&y)
         })
@@ -67,9 +70,9 @@ pub fn width(text: &str) -> f64 {
     text.chars().count() as f64 * LETTER
 }
 
-/// Places names, each beside its point, in this order: over no other name, over none of the `marks`, inside the frame (left, top,
-/// right, bottom). A name for which there is no room is left out.
-pub fn place(named: &[(Spot, String)], marks: &[Spot], frame: (f64, f64, f64, f64)) -> Vec<Place> {
+/// Places names, each beside its point, in this order: over no other name, over none of the `marks` and `lines`, inside the frame
+/// (left, top, right, bottom). A name for which there is no room is left out.
+pub fn place(named: &[(Spot, String)], marks: &[Spot], lines: &[Line], frame: (f64, f64, f64, f64)) -> Vec<Place> {
     let marks: Vec<Area> = marks.iter().map(|&mark| Area::around(mark, (MARK, MARK))).collect();
     let mut placed: Vec<Place> = Vec::new();
     for (point, text) in named {
@@ -80,7 +83,8 @@ pub fn place(named: &[(Spot, String)], marks: &[Spot], frame: (f64, f64, f64, f6
                 let crossed = other.leader.is_some_and(|line| place.area.crossed(line));
                 !over(&other.area) && !crosses && !crossed
             };
-            place.area.inside(frame) && !marks.iter().any(over) && placed.iter().all(apart)
+            let free = !marks.iter().any(over) && !lines.iter().any(|&line| place.area.crossed(line));
+            place.area.inside(frame) && free && placed.iter().all(apart)
         });
         placed.extend(free);
     }
@@ -112,7 +116,7 @@ mod tests {
     #[test]
     fn a_name_stands_to_the_right_of_its_point_where_there_is_room() {
         let names = [((100.0, 100.0), "alone".to_string()), ((890.0, 300.0), "at the edge".to_string())];
-        let placed = place(&names, &[names[0].0, names[1].0], FRAME);
+        let placed = place(&names, &[names[0].0, names[1].0], &[], FRAME);
         assert_eq!(placed[0].baseline().0, 110.0);
         assert!(placed[1].area.right <= 880.0 && placed.iter().all(|place| place.leader.is_none()));
     }
@@ -122,10 +126,11 @@ mod tests {
         let points: Vec<Spot> =
             (0..16).map(|i| (400.0 + 9.0 * f64::from(i % 4), 250.0 + 9.0 * f64::from(i / 4))).collect();
         let names: Vec<(Spot, String)> = points.iter().map(|&point| (point, "confidence 4".to_string())).collect();
-        let placed = place(&names, &points, FRAME);
+        let line = ((0.0, 280.0), (900.0, 280.0));
+        let placed = place(&names, &points, &[line], FRAME);
         assert!(placed.len() >= 14, "{}", placed.len());
         for (i, place) in placed.iter().enumerate() {
-            assert!(place.area.inside(FRAME));
+            assert!(place.area.inside(FRAME) && (place.area.bottom <= 280.0 || place.area.top >= 280.0));
             assert!(placed[..i].iter().all(|other| !other.area.meets(&place.area)));
             assert!(points.iter().all(|&point| !Area::around(point, (MARK, MARK)).meets(&place.area)));
         }

@@ -183,7 +183,7 @@ impl Bench<'_> {
             speed: bench::median(&mut speeds),
             first_block: bench::median(&mut firsts),
             commands: self.args.commands(self.model, &self.reader.model, way),
-            repetitive: false,
+            low_entropy: false,
             front: false,
         })
     }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::labels::{self, Place};
+use super::labels::{self, Line, Place};
 use super::report::{Curve, LOST_ENTROPY, Point};
 
 const WIDTH: f64 = 960.0;
@@ -32,18 +32,22 @@ pub fn draw(curve: &Curve) -> String {
     let mut svg = head();
     title(&mut svg, curve, &sizes);
     axes.draw(&mut svg);
+    let mut lines = front(curve, &axes);
+    for ((x, y), (to_x, to_y)) in &lines {
+        let _ = writeln!(svg, "<path class=\"front\" d=\"M{x:.1} {y:.1}L{to_x:.1} {to_y:.1}\"/>");
+    }
     if let Some(text) = &curve.held_out {
         let y = axes.y(text.quality.judged.perplexity());
         let _ = writeln!(svg, "<path class=\"text\" d=\"M{LEFT} {y:.1}H{RIGHT}\"/>");
+        lines.push(((LEFT, y), (RIGHT, y)));
     }
-    front(&mut svg, curve, &axes);
     for point in &curve.points {
         let (x, y) = axes.at(point);
         let colour = sizes.iter().position(|&size| size == point.block).unwrap_or_default() % COLOURS.len();
-        let hollow = if point.repetitive { " hollow" } else { "" };
+        let hollow = if point.low_entropy { " hollow" } else { "" };
         let _ = writeln!(svg, "<circle class=\"c{colour}{hollow}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{RADIUS}\"/>");
     }
-    for place in names(curve, &axes) {
+    for place in names(curve, &axes, &lines) {
         if let Some(((x, y), (to_x, to_y))) = place.leader {
             let _ = writeln!(svg, "<path class=\"leader\" d=\"M{x:.1} {y:.1}L{to_x:.1} {to_y:.1}\"/>");
         }
@@ -92,25 +96,25 @@ fn title(svg: &mut String, curve: &Curve, sizes: &[usize]) {
         x += labels::width(&text) + 36.0;
     }
     let mut legend = "line: nothing is faster and better".to_string();
-    if curve.points.iter().any(|point| point.repetitive) {
-        let _ = write!(legend, "; hollow: repetitive (entropy {LOST_ENTROPY} nats below)");
+    if curve.points.iter().any(|point| point.low_entropy) {
+        let _ = write!(legend, "; hollow: entropy {LOST_ENTROPY} nats or more below");
     }
     let _ = writeln!(svg, "<text class=\"small end\" x=\"{RIGHT}\" y=\"54.5\">{legend}</text>");
 }
 
 /// The front: from each point right to the next faster one, then up to it.
-fn front(svg: &mut String, curve: &Curve, axes: &Axes) {
+fn front(curve: &Curve, axes: &Axes) -> Vec<Line> {
     let mut places: Vec<(f64, f64)> = curve.points.iter().filter(|p| p.front).map(|p| axes.at(p)).collect();
     places.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut path = String::new();
-    for (index, (x, y)) in places.iter().enumerate() {
-        let _ = if index == 0 { write!(path, "M{x:.1} {y:.1}") } else { write!(path, "H{x:.1}V{y:.1}") };
-    }
-    let _ = writeln!(svg, "<path class=\"front\" d=\"{path}\"/>");
+    let corner = |pair: &[(f64, f64)]| {
+        let corner = (pair[1].0, pair[0].1);
+        [(pair[0], corner), (corner, pair[1])]
+    };
+    places.windows(2).flat_map(corner).collect()
 }
 
 /// The names of the points, where there is room for them; those of the front choose first.
-fn names(curve: &Curve, axes: &Axes) -> Vec<Place> {
+fn names(curve: &Curve, axes: &Axes, lines: &[Line]) -> Vec<Place> {
     let mut order: Vec<&Point> = curve.points.iter().collect();
     order.sort_by_key(|point| !point.front);
     let marks: Vec<(f64, f64)> = curve.points.iter().map(|point| axes.at(point)).collect();
@@ -119,9 +123,10 @@ fn names(curve: &Curve, axes: &Axes) -> Vec<Place> {
     if let Some(text) = &curve.held_out {
         let perplexity = text.quality.judged.perplexity();
         let label = format!("text that people wrote: {perplexity:.1}");
-        named.insert(0, ((RIGHT - labels::width(&label) - 14.0, axes.y(perplexity)), label));
+        // Above its line, at the end.
+        named.insert(0, ((RIGHT - labels::width(&label) - 14.0, axes.y(perplexity) - 10.0), label));
     }
-    labels::place(&named, &marks, (LEFT, TOP, RIGHT, BOTTOM))
+    labels::place(&named, &marks, lines, (LEFT, TOP, RIGHT, BOTTOM))
 }
 
 /// Where numbers lie: tokens per second from 0 on, perplexity by its logarithm.
@@ -139,7 +144,7 @@ impl Axes {
         let heights = finite(&mut curve.points.iter().map(Point::perplexity).chain(text));
         let most = |values: &[f64]| values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
         let high = most(&heights).max(1.0) * 1.12;
-        let low = heights.iter().copied().fold(f64::INFINITY, f64::min).min(high) / 1.12;
+        let low = heights.iter().copied().fold(f64::INFINITY, f64::min).min(high) / 1.3;
         // Less than this and the axis has no two marks.
         Self { fastest: most(&speeds) * 1.08, low, high: high.max(low * 2.5) }
     }

@@ -7,8 +7,11 @@ use serde_json::{Value, json};
 use super::record::Bound;
 use crate::eval::generated::Figures;
 
-/// A point with entropy so much below the reference is repetitive: a judge likes what repeats, so its perplexity does not count.
+/// A point whose entropy, in nats, is so much below the reference's does not count: a judge likes text that says little.
 pub const LOST_ENTROPY: f64 = 0.25;
+
+/// A point is nearly as good as the first one up to so many times its perplexity.
+const NEAR: f64 = 1.5;
 
 /// One way to write, measured.
 #[derive(Clone, Debug)]
@@ -30,7 +33,7 @@ pub struct Point {
     /// Commands that give its numbers again, each with what it gives.
     pub commands: Vec<(&'static str, String)>,
     /// Entropy far below the reference.
-    pub repetitive: bool,
+    pub low_entropy: bool,
     /// No other point is as fast and better, or as good and faster.
     pub front: bool,
 }
@@ -39,6 +42,20 @@ impl Point {
     /// Perplexity under the judge.
     pub fn perplexity(&self) -> f64 {
         self.figures.quality.judged.perplexity()
+    }
+
+    /// This point beside the first one.
+    fn beside(&self, first: &Point, base: &str) -> String {
+        let more = 100.0 * (self.perplexity() / first.perplexity() - 1.0);
+        let side = if more < 0.0 { "lower" } else { "higher" };
+        format!(
+            "at block {}, {}: {:.1} tokens a pass, {:.1} x the speed of {base}, perplexity {:.0} % {side}",
+            self.block,
+            self.label,
+            self.figures.tokens_per_pass().unwrap_or_default(),
+            self.speed,
+            more.abs()
+        )
     }
 }
 
@@ -60,48 +77,37 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// Marks what is repetitive, and the front of what is not.
+    /// Marks what has lost entropy, and the front of what is not.
     pub fn mark(&mut self) {
         let first = self.points.first().map(|point| point.figures.quality.entropy);
         let reference = self.held_out.as_ref().map(|text| text.quality.entropy).or(first).unwrap_or_default();
         for point in &mut self.points {
-            point.repetitive = point.figures.quality.entropy < reference - LOST_ENTROPY;
+            point.low_entropy = point.figures.quality.entropy < reference - LOST_ENTROPY;
         }
         let places: Vec<(f64, f64)> =
-            self.points.iter().filter(|p| !p.repetitive).map(|p| (p.tokens_per_second, p.perplexity())).collect();
-        for point in self.points.iter_mut().filter(|point| !point.repetitive) {
+            self.points.iter().filter(|p| !p.low_entropy).map(|p| (p.tokens_per_second, p.perplexity())).collect();
+        for point in self.points.iter_mut().filter(|point| !point.low_entropy) {
             let (speed, perplexity) = (point.tokens_per_second, point.perplexity());
             let beats = |&(s, p): &(f64, f64)| s >= speed && p <= perplexity && (s > speed || p < perplexity);
             point.front = !places.iter().any(beats);
         }
     }
 
-    /// The fastest point that nothing beats, beside the first point, in words.
+    /// In words: the fastest point of the front that is nearly as good as the first point.
     pub fn summary(&self) -> String {
-        let Some(first) = self.points.first() else { return String::new() };
-        let rate = |point: &&Point| (point.tokens_per_second, point.block);
-        let best = self.points[1..].iter().filter(|point| point.front && point.speed > 1.0);
-        let best = best.max_by(|a, b| rate(a).0.total_cmp(&rate(b).0));
-        let Some(best) = best else {
-            return format!(
-                "nothing is faster than block {}, {}: {:.0} tokens/s, perplexity {:.1}",
-                first.block,
-                first.label,
-                first.tokens_per_second,
-                first.perplexity()
-            );
-        };
-        let per_pass = best.figures.tokens_per_pass().unwrap_or_default();
-        let more = 100.0 * (best.perplexity() / first.perplexity() - 1.0);
-        let side = if more < 0.0 { "lower" } else { "higher" };
-        let base = if best.block == first.block { first.label.into() } else { format!("block {}", first.block) };
-        format!(
-            "at block {}, {}: {per_pass:.1} tokens a pass, {:.1} x the speed of {base}, perplexity {:.0} % {side}",
-            best.block,
-            best.label,
-            best.speed,
-            more.abs()
-        )
+        let Some((first, others)) = self.points.split_first() else { return String::new() };
+        let base = format!("block {}, {}", first.block, first.label);
+        let faster = || others.iter().filter(|point| point.front && point.speed > 1.0);
+        let near = faster().filter(|point| point.perplexity() <= NEAR * first.perplexity());
+        if let Some(best) = near.max_by(|a, b| a.speed.total_cmp(&b.speed)) {
+            return best.beside(first, &base);
+        }
+        let (rate, perplexity) = (first.tokens_per_second, first.perplexity());
+        let none = format!("nothing beats {base} ({rate:.0} tokens/s, perplexity {perplexity:.1})");
+        match faster().min_by(|a, b| a.perplexity().total_cmp(&b.perplexity())) {
+            Some(best) => format!("{none} at less than {NEAR} x its perplexity; {}", best.beside(first, &base)),
+            None => none,
+        }
     }
 
     /// What a reader must know beside the numbers.
@@ -161,9 +167,9 @@ impl Curve {
         );
         for point in &self.points {
             let quality = &point.figures.quality;
-            let mark = match (point.front, point.repetitive) {
+            let mark = match (point.front, point.low_entropy) {
                 (true, _) => "  front",
-                (_, true) => "  repetitive",
+                (_, true) => "  low entropy",
                 _ => "",
             };
             let bound = point.bound.map_or("-".into(), |bound| format!("{:.2}", bound.perplexity));
@@ -203,7 +209,7 @@ const COLUMNS: [&str; 17] = [
     "speed",
     "first_block_seconds",
     "front",
-    "repetitive",
+    "low_entropy",
     "quality_command",
 ];
 
@@ -217,7 +223,7 @@ fn object(point: &Point) -> Value {
         "speed": point.speed,
         "first_block_seconds": point.first_block,
         "front": point.front,
-        "repetitive": point.repetitive,
+        "low_entropy": point.low_entropy,
     });
     if let (Value::Object(object), Value::Object(figures), Value::Object(more)) = (&mut object, figures, more) {
         object.extend(figures);
@@ -247,7 +253,7 @@ pub mod tests {
                 speed: rate / points[0].1,
                 first_block: 0.01,
                 commands: vec![("quality", "bd3 eval \"x\"".into())],
-                repetitive: false,
+                low_entropy: false,
                 front: false,
             }
         };
@@ -262,15 +268,21 @@ pub mod tests {
     fn the_front_is_what_nothing_beats_and_nothing_that_repeats_itself() {
         let curve = curve(&[(1, 100.0, 20.0, 4.0), (4, 90.0, 21.0, 4.0), (4, 170.0, 20.8, 3.9), (8, 300.0, 5.0, 3.7)]);
         assert_eq!(curve.points.iter().map(|p| p.front).collect::<Vec<_>>(), [true, false, true, false]);
-        assert_eq!(curve.points.iter().map(|p| p.repetitive).collect::<Vec<_>>(), [false, false, false, true]);
-        let summary = "at block 4, threshold 0.9: 2.1 tokens a pass, 1.7 x the speed of block 1, perplexity 4 % higher";
+        assert_eq!(curve.points.iter().map(|p| p.low_entropy).collect::<Vec<_>>(), [false, false, false, true]);
+        let summary = "at block 4, threshold 0.9: 2.1 tokens a pass, 1.7 x the speed of block 1, threshold 0.9, \
+                       perplexity 4 % higher";
         assert_eq!(curve.summary(), summary);
     }
 
     #[test]
     fn where_nothing_is_faster_the_summary_says_so() {
-        let curve = curve(&[(1, 100.0, 20.0, 4.0), (4, 90.0, 21.0, 4.0)]);
-        assert_eq!(curve.summary(), "nothing is faster than block 1, threshold 0.9: 100 tokens/s, perplexity 20.0");
+        let summary = curve(&[(1, 100.0, 20.0, 4.0), (4, 90.0, 21.0, 4.0)]).summary();
+        assert_eq!(summary, "nothing beats block 1, threshold 0.9 (100 tokens/s, perplexity 20.0)");
+        let summary = curve(&[(1, 100.0, 20.0, 4.0), (4, 300.0, 50.0, 4.0), (8, 200.0, 40.0, 4.0)]).summary();
+        let expected = "nothing beats block 1, threshold 0.9 (100 tokens/s, perplexity 20.0) at less than 1.5 x its perplexity; \
+                        at block 8, threshold 0.9: 2.1 tokens a pass, 2.0 x the speed of block 1, threshold 0.9, perplexity \
+                        100 % higher";
+        assert_eq!(summary, expected);
     }
 
     #[test]

@@ -123,6 +123,9 @@ pub fn run(args: &EvalArgs, judge: &Path) -> anyhow::Result<()> {
     }
     let model = model::open(Some(&args.model))?;
     let jobs = writers.iter().map(|writer| writer.job(&model)).collect::<Result<Vec<_>>>()?;
+    if jobs[0].options.max_new == 0 {
+        return Err(Error::value("-n", "at least 1", "0").into());
+    }
     jobs.iter().for_each(|job| model.note_untrained(job.options.block));
     let pieces = match args.data.is_empty() {
         true => Vec::new(),
