@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bd3::arch::{self, Arch, Llama, Objective, Shape, SizeClip, SpecialIds};
-use bd3::data::{Between, Frame, Packing, Shard, Wrap};
+use bd3::data::pack::{Between, Frame};
+use bd3::data::{Packing, Shard, Wrap};
 use bd3::engine::{Engine, Options};
 use bd3::format::Stored;
 use bd3::likelihood::judge::{Judge, Passage};
