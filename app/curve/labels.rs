@@ -7,11 +7,12 @@ const LETTER: f64 = 6.4;
 /// What a point takes up, from its centre.
 const MARK: f64 = 7.0;
 /// How far away a name may be from its point, nearest first.
-const DISTANCES: [f64; 9] = [10.0, 15.0, 22.0, 32.0, 44.0, 58.0, 76.0, 98.0, 124.0];
+const DISTANCES: [f64; 12] = [10.0, 15.0, 22.0, 30.0, 40.0, 50.0, 62.0, 76.0, 90.0, 106.0, 124.0, 144.0];
 /// From here on a line leads from the point to its name.
 const NEAR: f64 = 16.0;
 /// In which directions, as parts of a turn, clockwise from the right.
-const DIRECTIONS: [f64; 12] = [0.0, 0.5, 0.75, 0.25, 0.875, 0.125, 0.625, 0.375, 0.9375, 0.0625, 0.5625, 0.4375];
+const DIRECTIONS: [f64; 16] =
+    [0.0, 0.5, 0.75, 0.25, 0.875, 0.125, 0.625, 0.375, 0.9375, 0.0625, 0.5625, 0.4375, 0.8125, 0.1875, 0.6875, 0.3125];
 
 type Spot = (f64, f64);
 /// From where to where.
@@ -124,13 +125,13 @@ mod tests {
     #[test]
     fn names_of_a_crowd_are_apart() {
         let points: Vec<Spot> =
-            (0..16).map(|i| (400.0 + 9.0 * f64::from(i % 4), 250.0 + 9.0 * f64::from(i / 4))).collect();
+            (0..16).map(|i| (400.0 + 16.0 * f64::from(i % 4), 230.0 + 12.0 * f64::from(i / 4))).collect();
         let names: Vec<(Spot, String)> = points.iter().map(|&point| (point, "confidence 4".to_string())).collect();
-        let line = ((0.0, 280.0), (900.0, 280.0));
+        let line = ((0.0, 285.0), (900.0, 285.0));
         let placed = place(&names, &points, &[line], FRAME);
         assert!(placed.len() >= 14, "{}", placed.len());
         for (i, place) in placed.iter().enumerate() {
-            assert!(place.area.inside(FRAME) && (place.area.bottom <= 280.0 || place.area.top >= 280.0));
+            assert!(place.area.inside(FRAME) && (place.area.bottom <= 285.0 || place.area.top >= 285.0));
             assert!(placed[..i].iter().all(|other| !other.area.meets(&place.area)));
             assert!(points.iter().all(|&point| !Area::around(point, (MARK, MARK)).meets(&place.area)));
         }
