@@ -130,7 +130,7 @@ impl Bench<'_> {
         let bar = bar("judging", self.ways.len() as u64 + 1)?;
         if let Some(text) = self.text {
             let name = held_out(text.pieces.len() as u64);
-            self.read(record, &name, "", text.pieces.clone())?;
+            self.read(record, &name, "", &text.pieces)?;
         }
         bar.inc(1);
         for way in self.ways {
@@ -139,15 +139,15 @@ impl Bench<'_> {
             }
             bar.set_message(format!("judging, block {}, {}", way.block, way.label));
             let prompt = way.args.job(self.model)?.prompt.unwrap_or_default();
-            let ids = self.samples(record, way)?.into_iter().map(|(sample, _)| sample.ids).collect();
-            self.read(record, &way.name(), &prompt, ids)?;
+            let ids: Vec<Vec<u32>> = self.samples(record, way)?.into_iter().map(|(sample, _)| sample.ids).collect();
+            self.read(record, &way.name(), &prompt, &ids)?;
             bar.inc(1);
         }
         bar.finish_and_clear();
         Ok(true)
     }
 
-    fn read(&self, record: &mut Record, name: &str, prompt: &str, ids: Vec<Vec<u32>>) -> Result<()> {
+    fn read(&self, record: &mut Record, name: &str, prompt: &str, ids: &[Vec<u32>]) -> Result<()> {
         let missing: Vec<usize> = (0..ids.len()).filter(|&i| record.judged(name, i as u64).is_none()).collect();
         let found = self.reader.read(self.model, prompt, missing.iter().map(|&i| &ids[i][..]))?;
         for (index, RowNats { nats, tokens }) in missing.into_iter().zip(found) {
