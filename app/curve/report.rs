@@ -139,6 +139,7 @@ impl Curve {
         json!({
             "model": self.model,
             "judge": self.judge,
+            "own_judge": self.own_judge,
             "settings": self.settings,
             "held_out": self.held_out.as_ref().map(Figures::json),
             "points": self.points.iter().map(object).collect::<Vec<_>>(),

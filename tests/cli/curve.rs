@@ -124,9 +124,11 @@ fn a_curve_that_is_stopped_keeps_its_samples() {
     let command = [&small(&folder)[..], &["100000"]].concat();
     let child = bd3(&command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let file = Path::new(&folder).join("points.jsonl");
-    while fs::metadata(&file).map_or(0, |meta| meta.len()) < 5000 {
+    let begun = (0..3000).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+        fs::metadata(&file).is_ok_and(|meta| meta.len() >= 5000)
+    });
+    assert!(begun, "no samples after a minute");
     std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let output = child.wait_with_output().unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
