@@ -103,7 +103,7 @@ impl Curve {
             return best.beside(first, &base);
         }
         let (rate, perplexity) = (first.tokens_per_second, first.perplexity());
-        let none = format!("nothing beats {base} ({rate:.0} tokens/s, perplexity {perplexity:.1})");
+        let none = format!("nothing is faster than {base} ({rate:.0} tokens/s, perplexity {perplexity:.1})");
         match faster().min_by(|a, b| a.perplexity().total_cmp(&b.perplexity())) {
             Some(best) => format!("{none} at less than {NEAR} x its perplexity; {}", best.beside(first, &base)),
             None => none,
@@ -278,9 +278,9 @@ pub mod tests {
     #[test]
     fn where_nothing_is_faster_the_summary_says_so() {
         let summary = curve(&[(1, 100.0, 20.0, 4.0), (4, 90.0, 21.0, 4.0)]).summary();
-        assert_eq!(summary, "nothing beats block 1, threshold 0.9 (100 tokens/s, perplexity 20.0)");
+        assert_eq!(summary, "nothing is faster than block 1, threshold 0.9 (100 tokens/s, perplexity 20.0)");
         let summary = curve(&[(1, 100.0, 20.0, 4.0), (4, 300.0, 50.0, 4.0), (8, 200.0, 40.0, 4.0)]).summary();
-        let expected = "nothing beats block 1, threshold 0.9 (100 tokens/s, perplexity 20.0) at less than 1.5 x its perplexity; \
+        let expected = "nothing is faster than block 1, threshold 0.9 (100 tokens/s, perplexity 20.0) at less than 1.5 x its perplexity; \
                         at block 8, threshold 0.9: 2.1 tokens a pass, 2.0 x the speed of block 1, threshold 0.9, perplexity \
                         100 % higher";
         assert_eq!(summary, expected);
