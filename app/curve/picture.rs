@@ -97,7 +97,8 @@ fn title(svg: &mut String, curve: &Curve, sizes: &[usize]) {
     }
     let mut legend = "line: nothing is faster and better".to_string();
     if curve.points.iter().any(|point| point.low_entropy) {
-        let _ = write!(legend, "; hollow: entropy {LOST_ENTROPY} nats or more below");
+        let than = if curve.held_out.is_some() { "people's" } else { "the first" };
+        let _ = write!(legend, "; hollow: entropy {LOST_ENTROPY} nats or more below {than}");
     }
     let _ = writeln!(svg, "<text class=\"small end\" x=\"{RIGHT}\" y=\"54.5\">{legend}</text>");
 }
