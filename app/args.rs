@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::bench::BenchArgs;
 use crate::completions::CompletionsArgs;
 use crate::convert::ConvertArgs;
+use crate::curve::CurveArgs;
 use crate::data::DataArgs;
 use crate::eval::EvalArgs;
 use crate::sample::SampleArgs;
@@ -28,6 +29,7 @@ pub enum Command {
     Data(DataArgs),
     Train(TrainArgs),
     Eval(EvalArgs),
+    Curve(CurveArgs),
     Bench(BenchArgs),
     Convert(ConvertArgs),
     Completions(CompletionsArgs),

@@ -15,8 +15,11 @@ mod bench;
 mod completions;
 mod convert;
 mod counts;
+mod curve;
 mod data;
+mod digest;
 mod eval;
+mod generate;
 mod interrupt;
 mod model;
 mod plot;
@@ -63,6 +66,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Some(Command::Data(args)) => data::run(args),
         Some(Command::Train(args)) => train::run(args),
         Some(Command::Eval(args)) => eval::run(args),
+        Some(Command::Curve(args)) => curve::run(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Convert(args)) => convert::run(args),
         Some(Command::Completions(args)) => completions::run(args),

@@ -10,13 +10,16 @@ use bd3::tokenizer::chat::ChatTemplate;
 use bd3::tokenizer::{Special, Tokenizer};
 use bd3::{Error, Result};
 
+use crate::digest;
+
 /// The files of the model inside the binary: description, tensors, tokenizer.
 const BUILT_IN: [&[u8]; 3] = [
     include_bytes!("../models/tiny/config.json"),
     include_bytes!("../models/tiny/model.safetensors"),
     include_bytes!("../models/tiny/tokenizer.json"),
 ];
-const BUILT_IN_NAME: &str = "tiny";
+/// A MODEL of this name is the one inside the binary, where nothing else has it.
+pub const BUILT_IN_NAME: &str = "tiny";
 
 /// A model whose files have been read, not yet on a device.
 pub struct Model {
@@ -39,6 +42,14 @@ impl Model {
         }
     }
 
+    /// SHA-256 of its files: what was measured with it belongs to these weights.
+    ///
+    /// # Errors
+    /// A file that can't be read.
+    pub fn hash(&self) -> Result<String> {
+        self.path.as_ref().map_or_else(|| Ok(digest::bytes(&BUILT_IN)), |path| digest::model(path))
+    }
+
     /// Its chat template.
     ///
     /// # Errors
@@ -55,7 +66,7 @@ impl Model {
 
 /// Opens a model folder, a GGUF file, or the model inside the binary.
 pub fn open(path: Option<&Path>) -> Result<Model> {
-    let Some(path) = path else { return built_in() };
+    let Some(path) = path.filter(|path| path.exists() || *path != Path::new(BUILT_IN_NAME)) else { return built_in() };
     let mut checkpoint = Checkpoint::open(path)?;
     let tokenizer = match checkpoint.gguf() {
         Some(file) => Tokenizer::from_gguf(file)?,

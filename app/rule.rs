@@ -6,7 +6,7 @@ use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 
 /// Which masks of a block become known in a pass.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct RuleArgs {
     /// Which masks of a block become known in a pass
     #[arg(long, value_name = "NAME", default_value = "first-hitting", value_parser = names(), help_heading = "Blocks")]

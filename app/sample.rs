@@ -20,7 +20,7 @@ use crate::view::{self, Show, View};
 use crate::{counts, interrupt};
 
 /// Write text with a model, block by block
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:\n  bd3 sample -p 'Once upon a time' -n 200 --rule threshold --threshold 0.9")]
 pub struct SampleArgs {
     /// A model folder (config.json, model.safetensors, tokenizer.json) or a .gguf file; default: the model inside the binary
@@ -47,9 +47,9 @@ pub struct SampleArgs {
 
     /// Tokens in a block, best one that the model was trained at; default: the model's own
     #[arg(long, value_name = "N", help_heading = "Blocks")]
-    block: Option<usize>,
+    pub block: Option<usize>,
     #[command(flatten)]
-    rule: RuleArgs,
+    pub rule: RuleArgs,
     /// What is seen of a text longer than the training length: all of it, without the oldest blocks, or half a window afresh;
     /// default: slide, or recompute where a block is more than half of that length
     #[arg(long, value_enum, help_heading = "Blocks")]
@@ -98,15 +98,62 @@ enum NucleusName {
 /// The seed of `bd3` alone: one whose text begins at the beginning of a story. (Rows of training start anywhere.)
 const FIRST_SEED: u64 = 148;
 
+/// The flags without a command in front.
+#[derive(Parser)]
+#[command(name = "bd3 sample", no_binary_name = true, disable_help_flag = true)]
+struct Bare {
+    #[command(flatten)]
+    args: SampleArgs,
+}
+
 impl SampleArgs {
     /// What `bd3` alone means: the defaults of `bd3 sample`, which so stand in one place, and a seed of its own.
     pub fn bare() -> Self {
-        #[derive(Parser)]
-        struct Bare {
-            #[command(flatten)]
-            args: SampleArgs,
+        Self { seed: FIRST_SEED, ..Bare::parse_from([""; 0]).args }
+    }
+
+    /// The flags of `bd3 sample` as another command takes them, which says itself which model writes, how many samples, and what
+    /// becomes of them.
+    ///
+    /// # Errors
+    /// Flags that `bd3 sample` does not have, or that the other command has taken over.
+    pub fn within(flags: &[String]) -> Result<Self> {
+        let refuse = |found: String| Error::value("flags of bd3 sample", "those that say how a text is made", found);
+        let mut args = Bare::try_parse_from(flags).map_err(|e| {
+            let told = e.to_string();
+            refuse(told.lines().next().unwrap_or_default().trim_start_matches("error: ").to_string())
+        })?;
+        let args = &mut args.args;
+        for (name, given) in [
+            ("a model", args.model.is_some()),
+            ("--samples", args.samples != 1),
+            ("--view", args.view.is_some()),
+            ("--chat", args.chat),
+        ] {
+            if given {
+                return Err(refuse(name.into()));
+            }
         }
-        Self { seed: FIRST_SEED, ..Bare::parse_from(["bd3"]).args }
+        // Standard input can be read once only, and these flags are used for many samples.
+        args.prompt = args.prompt()?;
+        args.prompt_file = None;
+        Ok(std::mem::replace(args, Self::bare()))
+    }
+
+    /// What the samples of these flags share.
+    ///
+    /// # Errors
+    /// A prompt that can't be read; flags that the model can't follow.
+    pub fn job<'a>(&'a self, model: &'a Model) -> Result<Job<'a>> {
+        let prompt = self.prompt()?;
+        let options = self.options(model, model.tokenizer.special().eos.filter(|_| prompt.is_some()))?;
+        let ids = self.ids(model, prompt.as_deref())?;
+        Ok(Job { args: self, model, options, prompt, ids })
+    }
+
+    /// How the engine runs.
+    pub fn engine(&self) -> Options {
+        Options { exact: self.exact, threads: self.threads, isa: None }
     }
 
     /// The prompt, if one is given.
@@ -182,36 +229,43 @@ impl SampleArgs {
 
 /// Runs the command.
 pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
-    let prompt = args.prompt()?;
     let model = model::open(args.model.as_deref())?;
-    let special = model.tokenizer.special();
-    let options = args.options(&model, special.eos.filter(|_| prompt.is_some()))?;
-    let ids = args.ids(&model, prompt.as_deref())?;
-    model.note_untrained(options.block);
+    let job = args.job(&model)?;
+    model.note_untrained(job.options.block);
     interrupt::watch()?;
-    let job = Job { args, model: &model, options, prompt, ids };
-    let how = Options { exact: args.exact, threads: args.threads, isa: None };
-    job.write(&model.checkpoint.engine(how)?)
+    job.write(&model.checkpoint.engine(args.engine())?)
 }
 
 /// All that the samples of one command share.
-struct Job<'a> {
+pub struct Job<'a> {
     args: &'a SampleArgs,
-    model: &'a Model,
-    options: SampleOptions,
-    prompt: Option<String>,
+    /// What writes.
+    pub model: &'a Model,
+    /// How.
+    pub options: SampleOptions,
+    /// The text to continue.
+    pub prompt: Option<String>,
     ids: Vec<u32>,
 }
 
 impl Job<'_> {
+    /// The sample of this number, before its first pass.
+    ///
+    /// # Errors
+    /// Options or a prompt that no sample can have.
+    pub fn sampler<D: Denoiser>(&self, denoiser: &D, index: u64) -> Result<Sampler<D::Cache>> {
+        let rng = Rng::new(self.args.seed).split_at("sample", index);
+        let caches = |size| denoiser.cache(size);
+        Sampler::new(self.options.clone(), &self.ids, denoiser.mask_id(), caches, rng)
+    }
+
     fn write(&self, denoiser: &impl Denoiser) -> anyhow::Result<()> {
         let kind = self.args.view.unwrap_or_else(View::of_stdout);
-        let root = Rng::new(self.args.seed);
         for index in 0..self.args.samples {
             if index > 0 && kind != View::Json {
                 view::print("\n\n")?;
             }
-            let reason = self.sample(denoiser, kind, root.split_at("sample", index))?;
+            let reason = self.sample(denoiser, kind, index)?;
             if reason == Reason::Interrupted {
                 break;
             }
@@ -219,12 +273,10 @@ impl Job<'_> {
         Ok(())
     }
 
-    fn sample(&self, denoiser: &impl Denoiser, kind: View, rng: Rng) -> anyhow::Result<Reason> {
+    fn sample(&self, denoiser: &impl Denoiser, kind: View, index: u64) -> anyhow::Result<Reason> {
         let spell = |id| self.model.tokenizer.token_bytes(id);
-        let mask = denoiser.mask_id();
-        let caches = |size| denoiser.cache(size);
-        let mut sampler = Sampler::new(self.options.clone(), &self.ids, mask, caches, rng)?;
-        let mut shown = kind.open(&spell, mask);
+        let mut sampler = self.sampler(denoiser, index)?;
+        let mut shown = kind.open(&spell, denoiser.mask_id());
         let start = Instant::now();
         sample::run(denoiser, &mut sampler, Watched(&mut *shown))?;
         let seconds = start.elapsed().saturating_sub(shown.close()?).as_secs_f64();

@@ -93,15 +93,9 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
 }
 
 fn command_to_resume(args: &TrainArgs) -> String {
-    let settings: String = args.settings.iter().map(|setting| format!(" --set {}", quoted(setting))).collect();
-    let [recipe, out] = [&args.recipe, &args.out].map(|path| quoted(&path.display().to_string()));
+    let settings: String = args.settings.iter().map(|setting| format!(" --set {}", view::quoted(setting))).collect();
+    let [recipe, out] = [&args.recipe, &args.out].map(|path| view::quoted(&path.display().to_string()));
     format!("bd3 train {recipe} --out {out} --resume{settings}")
-}
-
-/// A word as a POSIX shell reads it back.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+".contains(c);
-    if word.chars().all(plain) { word.to_string() } else { format!("'{}'", word.replace('\'', "'\\''")) }
 }
 
 /// The progress line: on a terminal one that changes, elsewhere a new one now and then.
@@ -181,16 +175,5 @@ impl Observer for Progress {
         if let Err(error) = plot::draw(&self.dir.join("log.jsonl"), &self.dir.join("loss.svg")) {
             self.note(&format!("note: {error}"));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_are_quoted_where_a_shell_would_break_them() {
-        assert_eq!(quoted("train.steps=100"), "train.steps=100");
-        assert_eq!(quoted("my runs/it's"), "'my runs/it'\\''s'");
     }
 }

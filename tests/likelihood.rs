@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use bd3::arch::{self, Arch, Llama, Objective, Shape, SizeClip, SpecialIds};
+use bd3::data::pack::{Between, Frame};
 use bd3::data::{Packing, Shard, Wrap};
 use bd3::engine::{Engine, Options};
 use bd3::format::Stored;
-use bd3::likelihood::{Estimator, Likelihood, Measure, Scorer, measure};
+use bd3::likelihood::judge::{Judge, Passage};
+use bd3::likelihood::{Estimator, Likelihood, Measure, RowNats, Scorer, measure};
 use bd3::model::Dit;
 use bd3::pass::Denoiser;
 use bd3::rng::Rng;
-use bd3::tokenizer::Special;
+use bd3::tokenizer::{Special, Tokenizer};
 use burn::tensor::Device;
 
 const LENGTH: usize = 16;
@@ -128,4 +130,71 @@ fn a_llama_shape_reads_a_text_shorter_than_its_context() {
     let next = |at: usize, logits: &[f32]| nats += bd3::loss::nll(logits, row.ids[at + 1], 20);
     engine.read(&mut engine.cache(1), &row.ids[..151], next).unwrap();
     assert!((ours.rows[0].nats - nats).abs() < 1e-5 * 151.0, "{} {nats}", ours.rows[0].nats);
+}
+
+/// A model over bytes, so that texts can be read.
+fn reader(objective: Objective) -> (Engine, Tokenizer) {
+    let tokenizer = Tokenizer::bytes();
+    let Special { bos, eos, mask, pad } = tokenizer.special();
+    let arch = Arch { vocab: tokenizer.vocab_size(), mask, special: SpecialIds { bos, eos, pad }, ..dit(objective) };
+    (engine(&arch), tokenizer)
+}
+
+/// A judge reads as the exact likelihood does: text behind its beginning, rows as long as the model's.
+#[test]
+fn a_judge_finds_the_exact_likelihood() {
+    let text = "The cat and the dog sat, and sat.";
+    for objective in [Objective::NextToken, Objective::Masked] {
+        let (engine, tokenizer) = reader(objective);
+        let exact = |text: &str, length: usize| {
+            let ids = tokenizer.encode(text).unwrap();
+            let shard = Shard::in_memory("text", 260, std::iter::once((ids, text.len() as u64))).unwrap();
+            let wrap = Wrap::Official { eos: Between::Nothing, frame: Frame::Bos };
+            let text = Packing::new(Arc::new(shard), wrap, length, tokenizer.special()).unwrap();
+            let how = Measure { block: 1, draws: 1, estimator: Estimator::Subset, batch: 2, seed: 0 };
+            let rows = found(&engine, &text, how).rows;
+            (rows.iter().map(|row| row.nats).sum::<f64>(), rows.iter().map(|row| row.tokens).sum::<usize>())
+        };
+        let judge = Judge::new(&engine, &tokenizer);
+        let passage = |given: &str, text: &str| Passage { given: given.into(), text: text.into() };
+        let short = &text[..10];
+        let samples = [
+            vec![passage("", short)],
+            vec![passage("The ", &text[4..10])],
+            // Two rows of the model's length, and what is left.
+            vec![passage("", &text[..30])],
+            vec![passage("", "A"), passage("", short)],
+            vec![],
+        ];
+        let read = judge.read(&samples).unwrap();
+        let near = |found: RowNats, (nats, tokens): (f64, usize)| {
+            assert!(
+                found.tokens == tokens && (found.nats - nats).abs() < 1e-4,
+                "{objective:?} {found:?} {nats} {tokens}"
+            );
+        };
+        let (whole, front, letter) = (exact(short, 11), exact("The ", 5), exact("A", 2));
+        near(read[0], whole);
+        near(read[1], (whole.0 - front.0, 6));
+        near(read[2], exact(&text[..30], LENGTH));
+        near(read[3], (letter.0 + whole.0, 11));
+        near(read[4], (0.0, 0));
+        // What is side by side changes nothing.
+        let alone: Vec<RowNats> =
+            samples.iter().flat_map(|sample| judge.read(std::slice::from_ref(sample)).unwrap()).collect();
+        assert_eq!(alone, read, "{objective:?}");
+    }
+}
+
+/// Without a beginning of text there is nothing to predict the first token from.
+#[test]
+fn a_judge_without_bos_does_not_judge_the_first_token() {
+    let (engine, tokenizer) = reader(Objective::NextToken);
+    let special = Special { bos: None, ..tokenizer.special() };
+    let tokenizer = tokenizer.with_special(special).unwrap();
+    let judge = Judge::new(&engine, &tokenizer);
+    let passage = |given: &str, text: &str| vec![Passage { given: given.into(), text: text.into() }];
+    let read = judge.read(&[passage("", "cats"), passage("c", "ats"), passage("", "c")]).unwrap();
+    assert_eq!((read[0].tokens, read[2]), (3, RowNats::default()));
+    assert_eq!(read[0], read[1]);
 }

@@ -42,7 +42,7 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
 }
 
 /// The middle one of some measurements; of an even number, the upper of the two.
-fn median(values: &mut [f64]) -> f64 {
+pub fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -232,3 +232,9 @@ fn a_terminal_that_is_gone_stops_the_sample() {
     assert!(!canvas.event(&Event::Started { prompt: Vec::new(), block: 2, reach: 0 }));
     assert!(canvas.close().is_err());
 }
+
+#[test]
+fn words_are_quoted_where_a_shell_would_break_them() {
+    assert_eq!(super::quoted("train.steps=100"), "train.steps=100");
+    assert_eq!(super::quoted("my runs/it's"), "'my runs/it'\\''s'");
+}

@@ -3,6 +3,7 @@
 //! noised text is a [`Scorer`]: the trainable network, or the engine.
 
 mod engine;
+pub mod judge;
 #[cfg(feature = "train")]
 mod network;
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod convert;
+mod curve;
 #[cfg(target_os = "linux")]
 mod memory;
 mod train;
@@ -118,7 +119,7 @@ fn a_model_in_f16_is_the_same_model() {
 
 #[test]
 fn help_goes_to_stdout_and_shows_an_example() {
-    for command in ["sample", "data", "train", "eval", "completions"] {
+    for command in ["sample", "data", "train", "eval", "curve", "completions"] {
         let help = String::from_utf8(out(&[command, "--help"])).unwrap();
         assert!(help.contains(&format!("Example:\n  bd3 {command}")), "{help}");
     }

@@ -1,10 +1,14 @@
-//! `bd3 eval`: how likely a text is under a model. The measuring is the library's; here are flags, progress, the table.
+//! `bd3 eval`: how likely a text is under a model, or how good the texts are that it writes (`generated.rs`). The measuring is the
+//! library's; here are flags, progress, the table.
+
+pub mod generated;
+pub mod texts;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bd3::arch::{Arch, Objective};
-use bd3::data::{Folder, Packing, Shard, Split, Texts, Wrap};
+use bd3::data::{Packing, Wrap};
 use bd3::engine::Options;
 use bd3::likelihood::{Estimator, Likelihood, Measure, Scorer, measure};
 use bd3::{Error, Result};
@@ -13,17 +17,19 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::model::{self, Model};
-use crate::{counts, view};
+use crate::{counts, model, view};
 
-/// Measure how likely a text is: bound or exact value, at any block size
+use texts::SplitName;
+
+/// Measure how likely a text is, bound or exact value, at any block size; with --judge, how good a model's own texts are
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  bd3 eval runs/toy/model data/toy --block 1,4,16 --draws 4")]
+#[command(after_help = "Example:\n  bd3 eval runs/toy/model data/toy --block 1,4,16 --draws 4\n  \
+                  bd3 eval tiny --judge SmolLM2-135M-Instruct.Q4_1.gguf --generate 16 --block 4 -- -n 200 --top-p 0.95")]
 pub struct EvalArgs {
-    /// A model folder, or a .gguf file
+    /// A model folder, a .gguf file, or `tiny`, the model inside the binary
     model: PathBuf,
     /// A folder made by `bd3 data`, or texts: .txt and .jsonl, plain, gzip or zstd
-    #[arg(value_name = "DATA", required = true)]
+    #[arg(value_name = "DATA", required_unless_present = "judge")]
     data: Vec<PathBuf>,
 
     /// Which split of a data folder
@@ -52,6 +58,21 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", value_parser = counts::size, help_heading = "Measure")]
     batch: Option<usize>,
 
+    /// Judge texts that MODEL writes: this model reads them, a masked one at block size 1. DATA, if given, is judged beside them
+    #[arg(
+        long,
+        value_name = "MODEL",
+        help_heading = "Samples",
+        conflicts_with_all = ["wrap", "length", "draws", "estimator", "seed", "batch"]
+    )]
+    judge: Option<PathBuf>,
+    /// How many samples; default: 16
+    #[arg(long, value_name = "N", requires = "judge", help_heading = "Samples")]
+    generate: Option<u64>,
+    /// How they are written: flags of `bd3 sample`
+    #[arg(last = true, value_name = "SAMPLE FLAGS", requires = "judge", allow_hyphen_values = true)]
+    sample: Vec<String>,
+
     /// f32 throughout: no quantised activations, no half-precision cache
     #[arg(long, help_heading = "Engine")]
     exact: bool,
@@ -68,14 +89,6 @@ pub struct EvalArgs {
 const PASS_ROWS: usize = 64;
 /// Rows of text side by side, at most: each has a cache of its own.
 const MOST_LANES: usize = 16;
-
-/// See [`Split`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum SplitName {
-    Train,
-    Valid,
-    Test,
-}
 
 /// See [`Estimator`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -94,6 +107,9 @@ struct Row {
 
 /// Runs the command.
 pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
+    if let Some(judge) = &args.judge {
+        return generated::run(args, judge);
+    }
     let wrap = Wrap::named(&args.wrap)?;
     let model = model::open(Some(&args.model))?;
     let arch = &model.checkpoint.arch;
@@ -103,17 +119,10 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
         arch.check_block(block)?;
         model.note_untrained(block);
     }
-    let shard = Arc::new(shard(args, &model)?);
-    let text = Packing::new(shard, wrap, length, model.tokenizer.special())?;
-    match text.rows() {
-        0 => {
-            let expected = format!("a text that fills a row of {length} tokens (--length makes rows shorter)");
-            return Err(Error::value("DATA", expected, format!("{} tokens", text.shard().len())).into());
-        }
-        1 => {
-            note!("note: one row of {length} tokens holds the text, so no standard error (--length makes rows shorter)")
-        }
-        _ => {}
+    let shard = Arc::new(texts::shard(&args.data, args.split, &model)?);
+    let text = texts::rows(shard, wrap, length, &model)?;
+    if text.rows() == 1 {
+        note!("note: one row of {length} tokens holds the text, so no standard error (--length makes rows shorter)");
     }
     let measure_all = |scorer: &dyn Fn(usize) -> Result<Likelihood>| {
         let bits = |found: &Likelihood| bits_per_byte(found, &text, wrap);
@@ -123,10 +132,10 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let rows = if arch.objective == Objective::Score {
         args.refuse_engine_flags()?;
         let network = model.checkpoint.model(&Device::flex())?;
-        measure_all(&|block| likelihood(args, &network, &text, block))?
+        measure_all(&|block| likelihood(&network, &text, &args.measure(block)))?
     } else {
-        let engine = model.checkpoint.engine(Options { exact: args.exact, threads: args.threads, isa: None })?;
-        measure_all(&|block| likelihood(args, &engine, &text, block))?
+        let engine = model.checkpoint.engine(args.engine())?;
+        measure_all(&|block| likelihood(&engine, &text, &args.measure(block)))?
     };
     if args.json {
         let rows: Vec<Value> = rows.iter().map(object).collect();
@@ -153,6 +162,19 @@ impl EvalArgs {
         if self.block.is_empty() { vec![arch.block] } else { self.block.clone() }
     }
 
+    fn measure(&self, block: usize) -> Measure {
+        let estimator = match self.estimator {
+            EstimatorName::Subset => Estimator::Subset,
+            EstimatorName::Official => Estimator::Official,
+        };
+        let batch = self.batch.unwrap_or_else(|| side_by_side(block));
+        Measure { block, draws: self.draws, estimator, batch, seed: self.seed }
+    }
+
+    fn engine(&self) -> Options {
+        Options { exact: self.exact, threads: self.threads, isa: None }
+    }
+
     /// The network alone knows score entropy.
     fn refuse_engine_flags(&self) -> Result<()> {
         for (name, given) in [("--exact", self.exact), ("--threads", self.threads > 0)] {
@@ -165,57 +187,32 @@ impl EvalArgs {
     }
 }
 
-/// The text as a shard: one that is there, or documents encoded now.
-fn shard(args: &EvalArgs, model: &Model) -> Result<Shard> {
-    let tokenizer = &model.tokenizer;
-    let folder = args.data.iter().find(|path| path.join("tokenizer.json").is_file());
-    if let Some(path) = folder {
-        if args.data.len() > 1 {
-            return Err(Error::value("DATA", "one data folder, or texts", format!("{} paths", args.data.len())));
-        }
-        let folder = Folder::open(path)?;
-        if folder.tokenizer().hash() != tokenizer.hash() {
-            let expected = format!("the tokenizer of {}", model.name);
-            return Err(Error::file(path.join("tokenizer.json"), expected, "another one"));
-        }
-        return folder.shard(match args.split {
-            SplitName::Train => Split::Train,
-            SplitName::Valid => Split::Valid,
-            SplitName::Test => Split::Test,
-        });
-    }
-    let texts = Texts::new(&args.data, "text", None)?;
-    for path in texts.ignored() {
-        note!("note: {} is no .txt or .jsonl file and is left out", path.display());
-    }
-    let mut documents = Vec::new();
-    for document in texts.documents() {
-        let document = document?;
-        if !document.trim().is_empty() {
-            documents.push((tokenizer.encode(&document)?, document.len() as u64));
-        }
-    }
-    let name = args.data[0].display().to_string();
-    Shard::in_memory(&name, tokenizer.vocab_size(), documents.into_iter())
-}
-
-fn likelihood(args: &EvalArgs, scorer: &impl Scorer, text: &Packing, block: usize) -> Result<Likelihood> {
-    let estimator = match args.estimator {
-        EstimatorName::Subset => Estimator::Subset,
-        EstimatorName::Official => Estimator::Official,
-    };
-    let batch = args.batch.unwrap_or_else(|| (PASS_ROWS / block).clamp(1, MOST_LANES));
-    let how = Measure { block, draws: args.draws, estimator, batch, seed: args.seed };
-    let bar = ProgressBar::new(text.rows() as u64);
-    let style = ProgressStyle::with_template("block {msg} {bar:30} {pos}/{len} rows, {eta} left");
-    bar.set_style(style.map_err(|e| Error::Run(e.to_string()))?);
-    bar.set_message(block.to_string());
-    let found = measure(scorer, text, 0..text.rows(), &how, |done| {
+/// Measures all rows of a text.
+///
+/// # Errors
+/// As [`measure`].
+pub fn likelihood(scorer: &impl Scorer, text: &Packing, how: &Measure) -> Result<Likelihood> {
+    let bar = bar(&format!("block {}", how.block), "rows", text.rows() as u64)?;
+    let found = measure(scorer, text, 0..text.rows(), how, |done| {
         bar.set_position(done as u64);
         true
     })?;
     bar.finish_and_clear();
     Ok(found)
+}
+
+/// Rows of text side by side where nobody says how many.
+pub fn side_by_side(block: usize) -> usize {
+    (PASS_ROWS / block).clamp(1, MOST_LANES)
+}
+
+/// A line of progress: of `what`, so many of `things` are done.
+fn bar(what: &str, things: &str, count: u64) -> Result<ProgressBar> {
+    let bar = ProgressBar::new(count);
+    let style = ProgressStyle::with_template(&format!("{{msg}} {{bar:30}} {{pos}}/{{len}} {things}, {{eta}} left"));
+    bar.set_style(style.map_err(|e| Error::Run(e.to_string()))?);
+    bar.set_message(what.to_string());
+    Ok(bar)
 }
 
 /// Absent where the wrapping drops text.
@@ -261,6 +258,7 @@ fn line(row: &Row) -> String {
 
 fn names(paths: &[PathBuf]) -> Value {
     match paths {
+        [] => Value::Null,
         [path] => json!(path),
         paths => json!(paths),
     }
