@@ -3,8 +3,12 @@
 
 mod canvas;
 mod cells;
+mod look;
 mod page;
 mod plain;
+mod player;
+mod screen;
+mod words;
 #[cfg(test)]
 mod tests;
 
@@ -14,8 +18,11 @@ use std::time::Duration;
 use bd3::event::{Event, Sink};
 
 pub use canvas::{Canvas, Terminal};
+pub use look::Inks;
 pub use page::{Page, Slot};
 pub use plain::{Plain, lossy};
+pub use player::Player;
+pub use screen::Screen;
 
 /// The bytes that an id adds to a text.
 pub type Spell<'a> = &'a dyn Fn(u32) -> Vec<u8>;
