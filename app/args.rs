@@ -7,6 +7,7 @@ use crate::completions::CompletionsArgs;
 use crate::convert::ConvertArgs;
 use crate::data::DataArgs;
 use crate::eval::EvalArgs;
+use crate::replay::ReplayArgs;
 use crate::sample::SampleArgs;
 use crate::train::TrainArgs;
 
@@ -25,6 +26,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     Sample(SampleArgs),
+    Replay(ReplayArgs),
     Data(DataArgs),
     Train(TrainArgs),
     Eval(EvalArgs),

@@ -18,6 +18,9 @@ mod eval;
 mod interrupt;
 mod model;
 mod plot;
+mod race;
+mod record;
+mod replay;
 mod sample;
 mod train;
 mod view;
@@ -45,6 +48,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         None => sample::run(&SampleArgs::bare()),
         Some(Command::Sample(args)) => sample::run(args),
+        Some(Command::Replay(args)) => replay::run(args),
         Some(Command::Data(args)) => data::run(args),
         Some(Command::Train(args)) => train::run(args),
         Some(Command::Eval(args)) => eval::run(args),

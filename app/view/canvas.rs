@@ -13,7 +13,7 @@ use super::words::{figures, lay, reason};
 use super::{Inks, Page, Show, Slot, Spell};
 
 /// Every pass is shown for one frame of a screen. A model that is faster than that waits: on a canvas it is watched.
-const PACE: Duration = Duration::from_micros(16_667);
+pub const PACE: Duration = Duration::from_micros(16_667);
 const RESET: &str = "\x1b[0m";
 
 /// What the canvas is drawn on.

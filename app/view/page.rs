@@ -1,7 +1,7 @@
 //! What a sample looks like after the events so far: the state that they tell, how sure the model was, and, for some passes,
 //! what has just been taken away. It knows no text and no terminal.
 
-use bd3::event::{Edit, EditKind, Event, State, Why};
+use bd3::event::{Edit, EditKind, Event, Sink, State, Why};
 
 /// For how many passes a token that was taken away stands beside what came after it.
 pub const LINGER: u64 = 6;
@@ -234,6 +234,13 @@ impl Page {
         let known = self.ids().len() + open.iter().filter(|&&id| id != self.mask).count();
         let given = self.state.given().iter().take(self.ids().len() + open.len()).filter(|&&id| id != self.mask).count();
         known.saturating_sub(given)
+    }
+}
+
+impl Sink for Page {
+    fn event(&mut self, event: &Event) -> bool {
+        self.follow(event);
+        true
     }
 }
 
