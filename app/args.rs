@@ -7,6 +7,7 @@ use crate::completions::CompletionsArgs;
 use crate::convert::ConvertArgs;
 use crate::data::DataArgs;
 use crate::eval::EvalArgs;
+use crate::noise::NoiseArgs;
 use crate::replay::ReplayArgs;
 use crate::sample::SampleArgs;
 use crate::train::TrainArgs;
@@ -30,6 +31,7 @@ pub enum Command {
     Data(DataArgs),
     Train(TrainArgs),
     Eval(EvalArgs),
+    Noise(NoiseArgs),
     Bench(BenchArgs),
     Convert(ConvertArgs),
     Completions(CompletionsArgs),

@@ -17,6 +17,7 @@ mod data;
 mod eval;
 mod interrupt;
 mod model;
+mod noise;
 mod plot;
 mod race;
 mod record;
@@ -52,6 +53,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Some(Command::Data(args)) => data::run(args),
         Some(Command::Train(args)) => train::run(args),
         Some(Command::Eval(args)) => eval::run(args),
+        Some(Command::Noise(args)) => noise::run(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Convert(args)) => convert::run(args),
         Some(Command::Completions(args)) => completions::run(args),

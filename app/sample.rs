@@ -125,19 +125,10 @@ impl SampleArgs {
 
     /// The prompt, if one is given.
     fn prompt(&self) -> Result<Option<String>> {
-        let Some(path) = &self.prompt_file else { return Ok(self.prompt.clone()) };
-        let mut bytes = Vec::new();
-        let read = if path == Path::new("-") {
-            std::io::stdin().read_to_end(&mut bytes).map(|_| ())
-        } else {
-            std::fs::read(path).map(|read| bytes = read)
-        };
-        read.map_err(|e| Error::io(path, e))?;
-        let text = String::from_utf8(bytes).map_err(|e| {
-            let found = format!("a wrong byte at offset {}", e.utf8_error().valid_up_to());
-            Error::file(path, "a prompt in UTF-8", found)
-        })?;
-        Ok(Some(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_string)))
+        match &self.prompt_file {
+            Some(path) => read_text(path).map(Some),
+            None => Ok(self.prompt.clone()),
+        }
     }
 
     /// The ids that a sample begins with: beginning of text and the prompt, or the prompt in its chat template.
@@ -193,6 +184,22 @@ impl SampleArgs {
             stop: Stop { eos, low_entropy: self.stop_entropy },
         })
     }
+}
+
+/// The text in a file, or on standard input for `-`.
+pub fn read_text(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().read_to_end(&mut bytes).map(|_| ())
+    } else {
+        std::fs::read(path).map(|read| bytes = read)
+    };
+    read.map_err(|e| Error::io(path, e))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let found = format!("a wrong byte at offset {}", e.utf8_error().valid_up_to());
+        Error::file(path, "a text in UTF-8", found)
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_string))
 }
 
 /// Runs the command.

@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use bd3::event::{Event, Sink};
 
 use super::cells::{Cell, Ink, Speller, fit, shown, width, wrap};
+use super::look::{inked, paint};
 use super::words::{figures, lay, reason};
 use super::{Inks, Page, Show, Slot, Spell};
 
 /// Every pass is shown for one frame of a screen. A model that is faster than that waits: on a canvas it is watched.
 pub const PACE: Duration = Duration::from_micros(16_667);
-const RESET: &str = "\x1b[0m";
 
 /// What the canvas is drawn on.
 pub struct Terminal<'a> {
@@ -112,13 +112,13 @@ impl<'a, W: Write> Canvas<'a, W> {
         let rows = wrap(&self.tail, width);
         let (unfinished, finished) = rows.split_last().map_or((0..0, &[][..]), |(last, rows)| (last.clone(), rows));
         for row in finished {
-            self.paint(&self.tail[row.clone()], &mut frame);
+            frame += &paint(&self.tail[row.clone()], self.terminal.ink);
             frame.push('\n');
         }
         self.tail.drain(..unfinished.start);
         if last {
             let cells = std::mem::take(&mut self.tail);
-            self.paint(&cells, &mut frame);
+            frame += &paint(&cells, self.terminal.ink);
             frame.push('\n');
         } else {
             self.draw_live((width, height), &mut frame);
@@ -136,13 +136,13 @@ impl<'a, W: Write> Canvas<'a, W> {
         let room = height.saturating_sub(1 + status.len()).max(1);
         for row in &rows[shown(&rows, open, room)] {
             let cells = &live[row.clone()];
-            self.paint(cells, frame);
+            *frame += &paint(cells, self.terminal.ink);
             frame.push('\n');
             self.drawn.push(cells.iter().map(|cell| cell.width).sum());
         }
         for (index, line) in status.iter().enumerate() {
             *frame += if index > 0 { "\n" } else { "" };
-            *frame += &Self::inked(&self.terminal.ink.look(Ink::Given).sgr(), line);
+            *frame += &inked(self.terminal.ink.look(Ink::Given), line);
             self.drawn.push(width(line));
         }
     }
@@ -157,18 +157,6 @@ impl<'a, W: Write> Canvas<'a, W> {
                 let _ = write!(frame, "\x1b[{}A\r\x1b[J", high - 1);
             }
         }
-    }
-
-    fn paint(&self, cells: &[Cell], frame: &mut String) {
-        let look = |cell: &Cell| self.terminal.ink.look(cell.ink);
-        for same in cells.chunk_by(|a, b| look(a) == look(b)) {
-            let text: String = same.iter().map(|cell| cell.ch).collect();
-            *frame += &Self::inked(&same.first().map_or(String::new(), |cell| look(cell).sgr()), &text);
-        }
-    }
-
-    fn inked(sgr: &str, text: &str) -> String {
-        if sgr.is_empty() { text.to_string() } else { format!("{sgr}{text}{RESET}") }
     }
 
     /// The figures and the last reason: one line where both fit.

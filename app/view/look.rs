@@ -3,7 +3,7 @@
 
 use ratatui::style::{Color, Modifier, Style};
 
-use super::cells::Ink;
+use super::cells::{Cell, Ink};
 
 /// Whether cells are coloured by their probability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +81,24 @@ impl Look {
         style
     }
 }
+
+/// Cells as text with escape codes.
+pub fn paint(cells: &[Cell], inks: Inks) -> String {
+    let look = |cell: &Cell| inks.look(cell.ink);
+    let run = |run: &[Cell]| {
+        let text: String = run.iter().map(|cell| cell.ch).collect();
+        run.first().map_or(String::new(), |cell| inked(look(cell), &text))
+    };
+    cells.chunk_by(|a, b| look(a) == look(b)).map(run).collect()
+}
+
+/// Text in one look.
+pub fn inked(look: Look, text: &str) -> String {
+    let sgr = look.sgr();
+    if sgr.is_empty() { text.to_string() } else { format!("{sgr}{text}{RESET}") }
+}
+
+const RESET: &str = "\x1b[0m";
 
 const PALETTE: [Color; 8] = [
     Color::Black,

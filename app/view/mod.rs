@@ -19,8 +19,9 @@ use std::time::Duration;
 use bd3::event::{Event, Sink};
 
 pub use canvas::{Canvas, PACE, Terminal};
+pub use cells::{Ink, Speller};
 pub use lanes::{LaneView, draw_lanes};
-pub use look::Inks;
+pub use look::{Inks, paint};
 pub use page::{Page, Slot};
 pub use plain::{Plain, lossy};
 pub use player::Player;

@@ -129,13 +129,13 @@ impl<'a> Player<'a> {
         let events = &self.trace.events;
         let end = events.last().map_or(0.0, |(ms, _)| ms / 1000.0);
         let state = match () {
-            () if self.at < events.len() && self.paused => " · paused",
-            () if self.at < events.len() => "",
-            () if self.trace.last.is_finished() => " · the end",
-            () => " · cut short here",
+            () if self.at < events.len() && self.paused => "paused",
+            () if self.at < events.len() => "playing",
+            () if self.trace.last.is_finished() => "the end",
+            () => "cut short here",
         };
         let (at, clock, speed) = (self.at, self.clock / 1000.0, self.speed);
-        format!("event {at}/{} · {clock:.2}/{end:.2} s · {speed}x{state}", events.len())
+        format!("{state} · event {at}/{} · {clock:.2}/{end:.2} s · {speed}x", events.len())
     }
 }
 
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(text(&player), "▢▢▢▢");
         player.press(Key::Char(' '));
         player.advance(Duration::from_secs(9));
-        assert_eq!(rows(&player, (60, 6))[4], "event 6/6 · 0.05/0.05 s · 2x · the end");
+        assert_eq!(rows(&player, (60, 6))[4], "the end · event 6/6 · 0.05/0.05 s · 2x");
         player.press(Key::Home);
         assert_eq!((player.at, text(&player).as_str()), (0, ""));
         player.press(Key::End);
@@ -225,7 +225,7 @@ mod tests {
         let player = Player::new(&trace, 0.0);
         let rows = rows(&player, (72, 8));
         assert_eq!(rows[0], "▢bc▢");
-        assert_eq!(rows[6], "event 3/3 · 0.02/0.02 s · 1x · cut short here");
+        assert_eq!(rows[6], "cut short here · event 3/3 · 0.02/0.02 s · 1x");
         assert_eq!(rows[7], KEYS);
     }
 
