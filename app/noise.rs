@@ -17,9 +17,11 @@ use crate::view::{self, Ink, Inks, Speller, paint};
 
 /// Show a text at rising noise: masked, replaced at random, by near tokens, or mixed
 #[derive(Args, Debug)]
-#[command(after_help = "Example:\n  bd3 noise 'Once upon a time there was a little dog.' --kind mask,semantic\n\nThe draws are \
+#[command(
+    after_help = "Example:\n  bd3 noise 'Once upon a time there was a little dog.' --kind mask,semantic\n\nThe draws are \
                         the same at every level, so that noise only grows. Colours tell how near a replacement is to \
-                        what stood there, red to green.")]
+                        what stood there, red to green."
+)]
 pub struct NoiseArgs {
     /// The text; `-` is standard input
     #[arg(required_unless_present = "prompt")]
@@ -31,7 +33,13 @@ pub struct NoiseArgs {
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     /// Kinds of noise
-    #[arg(long, value_enum, value_name = "NAMES", value_delimiter = ',', default_value = "mask,uniform,semantic,mixed")]
+    #[arg(
+        long,
+        value_enum,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "mask,uniform,semantic,mixed"
+    )]
     kind: Vec<Kind>,
     /// How many levels, from 0 to 1 in equal steps
     #[arg(long, value_name = "N", default_value_t = 6)]

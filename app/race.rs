@@ -116,7 +116,7 @@ fn views<C: Cache>(lanes: &[Lane<C>]) -> Vec<LaneView<'_>> {
 
 impl<C: Cache> Lane<C> {
     fn view(&self) -> LaneView<'_> {
-        let (title, seconds) = (format!(" block {} ", self.block), self.spent.as_secs_f64());
+        let (title, seconds) = (format!("block {}", self.block), self.spent.as_secs_f64());
         LaneView { title, page: &self.page, seconds, reason: self.sampler.reason() }
     }
 }
@@ -137,7 +137,10 @@ fn report<C: Cache>(course: &Course, index: usize, lane: &Lane<C>) -> io::Result
     }
     let text = result["text"].as_str().unwrap_or_default().replace('\n', "⏎");
     let (passes, rate) = (made.passes, made.rate());
-    view::print(&format!("block {} · {passes} passes · {:.2} s · {rate:.0} tokens/s · {text}\n", lane.block, made.seconds))
+    view::print(&format!(
+        "block {} · {passes} passes · {:.2} s · {rate:.0} tokens/s · {text}\n",
+        lane.block, made.seconds
+    ))
 }
 
 #[cfg(test)]

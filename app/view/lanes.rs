@@ -37,7 +37,7 @@ pub fn draw_lanes(frame: &mut Frame, lanes: &[LaneView], spell: Spell, inks: Ink
 
 fn draw_lane(frame: &mut Frame, area: Rect, lane: &LaneView, (spell, inks): (Spell, Inks)) {
     let dim = inks.look(Ink::Given).style();
-    let border = Block::bordered().title(lane.title.as_str()).border_style(dim);
+    let border = Block::bordered().title(title(lane)).border_style(dim);
     let inner = border.inner(area);
     frame.render_widget(border, area);
     let [text, foot]: [Rect; 2] = Layout::vertical([Constraint::Min(1), Constraint::Length(1)]).areas(inner);
@@ -49,11 +49,14 @@ fn draw_lane(frame: &mut Frame, area: Rect, lane: &LaneView, (spell, inks): (Spe
     frame.render_widget(Line::styled(fit(&figures(lane), size.0), dim), foot);
 }
 
+fn title(lane: &LaneView) -> String {
+    format!(" {}{} ", lane.title, if lane.reason.is_some() { " · done" } else { "" })
+}
+
 fn figures(lane: &LaneView) -> String {
     let (passes, drawn) = (lane.page.passes(), lane.page.drawn());
     let rate = drawn as f64 / lane.seconds.max(1e-9);
-    let end = if lane.reason.is_some() { " · done" } else { "" };
-    format!("{passes} passes · {:.2} s · {rate:.0} tokens/s{end}", lane.seconds)
+    format!("{passes} passes · {:.2} s · {rate:.0} tokens/s", lane.seconds)
 }
 
 #[cfg(test)]
@@ -98,7 +101,8 @@ mod tests {
         let wide = rows((120, 8));
         assert!(wide[0].contains("block 0") && wide[0].contains("block 1"), "{}", wide[0]);
         assert!(wide[1].contains("one▢▢▢▢▢") && wide[1].contains("two..▢▢▢"), "{}", wide[1]);
-        assert!(wide[6].contains("1 passes · 0.50 s · 6 tokens/s") && wide[6].contains("10 tokens/s · done"));
+        assert!(wide[6].contains("1 passes · 0.50 s · 6 tokens/s") && wide[6].contains("10 tokens/s"));
+        assert!(wide[0].contains("block 1 · done") && !wide[0].contains("block 0 · done"));
         let narrow = rows((60, 12));
         assert!(narrow[1].contains("one▢") && narrow[7].contains("two..▢"), "{narrow:?}");
     }

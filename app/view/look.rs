@@ -100,16 +100,8 @@ pub fn inked(look: Look, text: &str) -> String {
 
 const RESET: &str = "\x1b[0m";
 
-const PALETTE: [Color; 8] = [
-    Color::Black,
-    Color::Red,
-    Color::Green,
-    Color::Yellow,
-    Color::Blue,
-    Color::Magenta,
-    Color::Cyan,
-    Color::Gray,
-];
+const PALETTE: [Color; 8] =
+    [Color::Black, Color::Red, Color::Green, Color::Yellow, Color::Blue, Color::Magenta, Color::Cyan, Color::Gray];
 
 #[cfg(test)]
 mod tests {

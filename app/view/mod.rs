@@ -9,9 +9,9 @@ mod page;
 mod plain;
 mod player;
 mod screen;
-mod words;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;

@@ -232,7 +232,8 @@ impl Page {
     pub fn drawn(&self) -> usize {
         let open = self.state.open().map_or(&[][..], |(start, ids)| &ids[self.ids().len() - start..]);
         let known = self.ids().len() + open.iter().filter(|&&id| id != self.mask).count();
-        let given = self.state.given().iter().take(self.ids().len() + open.len()).filter(|&&id| id != self.mask).count();
+        let given =
+            self.state.given().iter().take(self.ids().len() + open.len()).filter(|&&id| id != self.mask).count();
         known.saturating_sub(given)
     }
 }

@@ -171,7 +171,8 @@ mod tests {
             seed: 0,
             settings: serde_json::Value::Null,
         };
-        let spell = |id: u32| u8::try_from(id).map(|byte| if byte == 0 { vec![] } else { vec![byte] }).unwrap_or_default();
+        let spell =
+            |id: u32| u8::try_from(id).map(|byte| if byte == 0 { vec![] } else { vec![byte] }).unwrap_or_default();
         let (mut file, mut ms) = (Vec::new(), -10.0);
         let clock = move || {
             ms += 10.0;

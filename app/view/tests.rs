@@ -8,8 +8,8 @@ use std::time::Duration;
 use bd3::event::{Edit, EditKind, Event, Reason, Sink, Why};
 use unicode_width::UnicodeWidthChar;
 
-use super::Show;
 use super::Inks;
+use super::Show;
 use super::canvas::{Canvas, Terminal};
 
 const MASK: u32 = 300;

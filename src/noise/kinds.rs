@@ -103,7 +103,8 @@ impl Embeddings {
 
     /// The cosine of two ids' embeddings; 0 for an id that has none.
     pub fn cosine(&self, a: u32, b: u32) -> f32 {
-        let row = |id: u32| self.numbers.get(id as usize * self.width..(id as usize + 1) * self.width).unwrap_or_default();
+        let row =
+            |id: u32| self.numbers.get(id as usize * self.width..(id as usize + 1) * self.width).unwrap_or_default();
         row(a).iter().zip(row(b)).map(|(a, b)| a * b).sum()
     }
 }
