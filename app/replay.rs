@@ -13,8 +13,8 @@ use crate::view::{self, Canvas, Inks, Key, Player, Screen, Show, Terminal, View}
 /// Show a trace of `bd3 sample --trace` again, without the model
 #[derive(Args, Debug)]
 #[command(
-    after_help = "Example:\n  bd3 sample --trace story.jsonl && bd3 replay story.jsonl --speed 0.1\n\nKeys: space \
-                        pauses, left and right step by one event, home, end, + and - for the speed, q quits."
+    after_help = "Example:\n  bd3 replay story.jsonl --speed 0.1\n\nKeys: space pauses, left and right step by one \
+                        event, home, end, + and - for the speed, q quits."
 )]
 pub struct ReplayArgs {
     /// The trace
