@@ -103,9 +103,9 @@ impl Page {
             Event::BlockCommitted { .. } => self.marks.clear(),
             Event::Retracted { start, ids, pass, prob, why } => {
                 self.pass(*pass);
-                for (position, &id) in (*start..).zip(ids) {
-                    self.struck.push(Struck { position, id, pass: *pass, retracted: true });
-                }
+                // All of it where it began: as one piece it can be read while the masks after it are filled.
+                let taken = |&id| Struck { position: *start, id, pass: *pass, retracted: true };
+                self.struck.extend(ids.iter().map(taken));
                 self.last = Some(Change::Retracted { count: ids.len(), prob: *prob, why: *why });
             }
             Event::Finished { passes, .. } => {

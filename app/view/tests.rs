@@ -262,7 +262,7 @@ fn second_thoughts_are_struck_through_and_told() {
     let (shown, _) = screens(&|| (140, 10), Inks::Colours, &events);
     let seen: Vec<&str> = shown.iter().map(|text| text.trim_end_matches('\n')).collect();
     assert_eq!(seen[3], "the cdaotg", "each token before its successor");
-    assert_eq!(seen[9], "the ▢d▢o▢g▢s.", "what was taken back stays a while where it stood");
+    assert_eq!(seen[9], "the dogs.▢▢▢▢", "what was taken back stays a while where it began");
     assert_eq!(seen[10], "the end", "nothing lingers");
     assert_eq!(shown[12], "the end\n");
     let plain = screens(&|| (140, 10), Inks::None, &events).0;
