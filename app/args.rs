@@ -8,6 +8,8 @@ use crate::convert::ConvertArgs;
 use crate::curve::CurveArgs;
 use crate::data::DataArgs;
 use crate::eval::EvalArgs;
+use crate::noise::NoiseArgs;
+use crate::replay::ReplayArgs;
 use crate::sample::SampleArgs;
 use crate::train::TrainArgs;
 
@@ -26,10 +28,12 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     Sample(SampleArgs),
+    Replay(ReplayArgs),
     Data(DataArgs),
     Train(TrainArgs),
     Eval(EvalArgs),
     Curve(CurveArgs),
+    Noise(NoiseArgs),
     Bench(BenchArgs),
     Convert(ConvertArgs),
     Completions(CompletionsArgs),

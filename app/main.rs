@@ -22,7 +22,11 @@ mod eval;
 mod generate;
 mod interrupt;
 mod model;
+mod noise;
 mod plot;
+mod race;
+mod record;
+mod replay;
 mod rule;
 mod sample;
 mod train;
@@ -63,10 +67,12 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         None => sample::run(&SampleArgs::bare()),
         Some(Command::Sample(args)) => sample::run(args),
+        Some(Command::Replay(args)) => replay::run(args),
         Some(Command::Data(args)) => data::run(args),
         Some(Command::Train(args)) => train::run(args),
         Some(Command::Eval(args)) => eval::run(args),
         Some(Command::Curve(args)) => curve::run(args),
+        Some(Command::Noise(args)) => noise::run(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Convert(args)) => convert::run(args),
         Some(Command::Completions(args)) => completions::run(args),

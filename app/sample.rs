@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use bd3::engine::Options;
-use bd3::event::{Event, Reason, Sink};
+use bd3::event::{Event, Header, Reason, Sink, VERSION};
 use bd3::pass::{Denoiser, Filter, Nucleus};
 use bd3::rng::Rng;
 use bd3::sample::{self, SampleOptions, Sampler, Stop, Window};
 use bd3::tokenizer::chat::Message;
 use bd3::{Error, Result};
 use clap::{Args, Parser, ValueEnum};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::model::{self, Model};
+use crate::race::{self, Course};
+use crate::record::Recorder;
 use crate::rule::RuleArgs;
 use crate::view::{self, Show, View};
 use crate::{counts, interrupt};
@@ -78,6 +80,12 @@ pub struct SampleArgs {
     /// How the sample is shown; default: canvas on a terminal, text on a pipe
     #[arg(long, value_enum, help_heading = "Output")]
     view: Option<View>,
+    /// Write what happens to this file, event by event; `bd3 replay` shows it again
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    trace: Option<PathBuf>,
+    /// Three lanes side by side: block size 1, --block, and the largest that the model was trained at
+    #[arg(long, conflicts_with = "trace", help_heading = "Output")]
+    race: bool,
 }
 
 /// See [`Window`].
@@ -158,19 +166,10 @@ impl SampleArgs {
 
     /// The prompt, if one is given.
     fn prompt(&self) -> Result<Option<String>> {
-        let Some(path) = &self.prompt_file else { return Ok(self.prompt.clone()) };
-        let mut bytes = Vec::new();
-        let read = if path == Path::new("-") {
-            std::io::stdin().read_to_end(&mut bytes).map(|_| ())
-        } else {
-            std::fs::read(path).map(|read| bytes = read)
-        };
-        read.map_err(|e| Error::io(path, e))?;
-        let text = String::from_utf8(bytes).map_err(|e| {
-            let found = format!("a wrong byte at offset {}", e.utf8_error().valid_up_to());
-            Error::file(path, "a prompt in UTF-8", found)
-        })?;
-        Ok(Some(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_string)))
+        match &self.prompt_file {
+            Some(path) => read_text(path).map(Some),
+            None => Ok(self.prompt.clone()),
+        }
     }
 
     /// The ids that a sample begins with: beginning of text and the prompt, or the prompt in its chat template.
@@ -227,10 +226,40 @@ impl SampleArgs {
     }
 }
 
+/// The text in a file, or on standard input for `-`.
+pub fn read_text(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().read_to_end(&mut bytes).map(|_| ())
+    } else {
+        std::fs::read(path).map(|read| bytes = read)
+    };
+    read.map_err(|e| Error::io(path, e))?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let found = format!("a wrong byte at offset {}", e.utf8_error().valid_up_to());
+        Error::file(path, "a text in UTF-8", found)
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_string))
+}
+
 /// Runs the command.
 pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
+    let alone = [(args.trace.is_some(), "--trace"), (args.race, "--race")];
+    if let Some((_, flag)) = alone.iter().find(|(given, _)| *given && args.samples != 1) {
+        return Err(Error::value(*flag, "one sample (--samples 1)", args.samples.to_string()).into());
+    }
     let model = model::open(args.model.as_deref())?;
     let job = args.job(&model)?;
+    if args.race {
+        let blocks = race::blocks(&model.checkpoint.arch, args.block)?;
+        let lane = |block| SampleArgs { block: Some(block), ..args.clone() }.options(&model, job.options.stop.eos);
+        let options = blocks.into_iter().map(lane).collect::<Result<Vec<_>>>()?;
+        options.iter().for_each(|options| model.note_untrained(options.block));
+        interrupt::watch()?;
+        let Job { prompt, ids, .. } = job;
+        let course = Course { model: &model, prompt, ids, seed: args.seed, options, view: args.view };
+        return race::run(&course, &model.checkpoint.engine(args.engine())?);
+    }
     model.note_untrained(job.options.block);
     interrupt::watch()?;
     job.write(&model.checkpoint.engine(args.engine())?)
@@ -273,41 +302,98 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// The first line of a trace.
+    fn header(&self, mask: u32) -> Header {
+        let options = &self.options;
+        let settings = json!({
+            "prompt": self.prompt,
+            "block": options.block,
+            "n": options.max_new,
+            "rule": options.rule.name(),
+            "options": format!("{options:?}"),
+        });
+        let (model, tokenizer) = (self.model.name.clone(), self.model.tokenizer.hash().to_string());
+        Header { version: VERSION, model, tokenizer, mask, seed: self.args.seed, settings }
+    }
+
     fn sample(&self, denoiser: &impl Denoiser, kind: View, index: u64) -> anyhow::Result<Reason> {
         let spell = |id| self.model.tokenizer.token_bytes(id);
+        let mask = denoiser.mask_id();
         let mut sampler = self.sampler(denoiser, index)?;
-        let mut shown = kind.open(&spell, denoiser.mask_id());
+        let mut shown = kind.open(&spell, mask);
+        let mut trace = self.args.trace.clone().map(|path| Recorder::new(path, self.header(mask), &spell));
         let start = Instant::now();
-        sample::run(denoiser, &mut sampler, Watched(&mut *shown))?;
+        sample::run(denoiser, &mut sampler, Watched { trace: trace.as_mut(), view: &mut *shown })?;
+        trace.map_or(Ok(()), Recorder::close)?;
         let seconds = start.elapsed().saturating_sub(shown.close()?).as_secs_f64();
         let reason = sampler.reason().unwrap_or(Reason::Interrupted);
-        let (ids, passes) = (sampler.new_ids(), sampler.passes());
-        let rate = ids.len() as f64 / seconds;
+        let made = Made { ids: sampler.new_ids(), passes: sampler.passes(), seconds, reason };
         match kind {
-            View::Json => view::print_json(&json!({
-                "model": self.model.name,
-                "seed": self.args.seed,
-                "prompt": self.prompt,
-                "text": view::lossy(ids.iter().flat_map(|&id| spell(id)).collect()),
-                "ids": ids,
-                "tokens": ids.len(),
-                "passes": passes,
-                "seconds": seconds,
-                "tokens_per_second": rate,
-                "reason": reason,
-            }))?,
-            View::Canvas => note!("{} tokens, {passes} passes, {rate:.0} tokens/s", ids.len()),
+            View::Json => {
+                view::print_json(&object(self.model, self.args.seed, self.prompt.as_deref(), &made))?;
+            }
+            View::Canvas => {
+                note!("{} tokens, {} passes, {:.0} tokens/s", made.ids.len(), made.passes, made.rate());
+            }
             View::Text => {}
         }
         Ok(reason)
     }
 }
 
-/// Stops a sample at the next pass after Ctrl-C.
-struct Watched<'a>(&'a mut (dyn Show + 'a));
+/// What a sample came to.
+pub struct Made<'a> {
+    /// The new tokens.
+    pub ids: &'a [u32],
+    /// Forward evaluations.
+    pub passes: u64,
+    /// Time, without loading and without waiting for a view.
+    pub seconds: f64,
+    /// Why it ended.
+    pub reason: Reason,
+}
 
-impl Sink for Watched<'_> {
+impl Made<'_> {
+    /// Tokens per second.
+    pub fn rate(&self) -> f64 {
+        self.ids.len() as f64 / self.seconds
+    }
+}
+
+/// A result as `--view json` prints it.
+pub fn object(model: &Model, seed: u64, prompt: Option<&str>, made: &Made) -> Value {
+    json!({
+        "model": model.name,
+        "seed": seed,
+        "prompt": prompt,
+        "text": view::lossy(made.ids.iter().flat_map(|&id| model.tokenizer.token_bytes(id)).collect()),
+        "ids": made.ids,
+        "tokens": made.ids.len(),
+        "passes": made.passes,
+        "seconds": made.seconds,
+        "tokens_per_second": made.rate(),
+        "reason": made.reason,
+    })
+}
+
+/// Shows a sample, keeps it, and stops it at the next pass after Ctrl-C.
+struct Watched<'a, 'r> {
+    trace: Option<&'a mut Recorder<'r>>,
+    view: &'a mut (dyn Show + 'a),
+}
+
+impl Sink for Watched<'_, '_> {
     fn event(&mut self, event: &Event) -> bool {
-        self.0.event(event) && !interrupt::asked()
+        if let Some(trace) = &mut self.trace {
+            let kept = trace.event(event);
+            // A sample that can't be kept from its beginning on is refused, and shows nothing.
+            if !kept {
+                if trace.has_begun() {
+                    self.view.event(event);
+                }
+                return false;
+            }
+        }
+        self.view.event(event) && !interrupt::asked()
     }
 }

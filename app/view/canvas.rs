@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use bd3::event::{Event, Sink};
 
-use super::cells::{Cell, Ink, Speller, wrap};
-use super::{Page, Show, Slot, Spell};
+use super::cells::{Cell, Ink, Speller, fit, shown, width, wrap};
+use super::look::{inked, paint};
+use super::words::{figures, lay, reason};
+use super::{Inks, Page, Show, Slot, Spell};
 
 /// Every pass is shown for one frame of a screen. A model that is faster than that waits: on a canvas it is watched.
-const PACE: Duration = Duration::from_micros(16_667);
-const RESET: &str = "\x1b[0m";
-const DIM: &str = "\x1b[2m";
+pub const PACE: Duration = Duration::from_micros(16_667);
 
 /// What the canvas is drawn on.
 pub struct Terminal<'a> {
@@ -26,15 +26,6 @@ pub struct Terminal<'a> {
     pub pace: Duration,
 }
 
-/// Whether cells are coloured by their probability.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inks {
-    /// Yes.
-    Colours,
-    /// No escape sequence for colour or weight.
-    None,
-}
-
 impl Terminal<'_> {
     /// The one that stdout leads to; where that is none, 80 columns are assumed.
     pub fn of_stdout() -> Self {
@@ -42,8 +33,7 @@ impl Terminal<'_> {
             Ok((columns, rows)) if columns > 1 && rows > 1 => (usize::from(columns), usize::from(rows)),
             _ => (80, 24),
         };
-        let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { size: Box::new(size), ink: if no_color { Inks::None } else { Inks::Colours }, pace: PACE }
+        Self { size: Box::new(size), ink: Inks::of_environment(), pace: PACE }
     }
 }
 
@@ -85,34 +75,24 @@ impl<'a, W: Write> Canvas<'a, W> {
         }
     }
 
-    /// Everything committed becomes text that is never drawn again.
+    /// What is committed and can't be taken back becomes text that is never drawn again.
     fn settle(&mut self) {
-        let (mut cells, mut speller) = (std::mem::take(&mut self.tail), std::mem::take(&mut self.speller));
-        self.spell_committed(&mut speller, &mut cells);
-        (self.tail, self.speller) = (cells, speller);
-        self.settled = self.page.ids().len();
+        let safe = self.page.safe().max(self.settled);
+        let slots = self.page.slots(self.settled);
+        let kept = slots.iter().filter(|slot| matches!(slot, Slot::Given(_) | Slot::Settled(_)));
+        let kept: Vec<Slot> = kept.take(safe - self.settled).copied().collect();
+        lay(&kept, self.spell, self.terminal.ink, &mut self.speller, &mut self.tail);
+        self.settled = safe;
     }
 
-    fn spell_committed(&self, speller: &mut Speller, cells: &mut Vec<Cell>) {
-        for (position, &id) in self.page.ids().iter().enumerate().skip(self.settled) {
-            let ink = if position < self.page.given() { Ink::Given } else { Ink::Settled };
-            speller.push(&(self.spell)(id), ink, cells);
-        }
-    }
-
-    /// The unfinished row of settled text and everything after it.
-    fn live(&self) -> Vec<Cell> {
+    /// The unfinished row of settled text and everything after it; the first cell that may still change.
+    fn live(&self) -> (Vec<Cell>, usize) {
         let (mut cells, mut speller) = (self.tail.clone(), self.speller.clone());
-        self.spell_committed(&mut speller, &mut cells);
-        for slot in self.page.open() {
-            match *slot {
-                Slot::Mask => speller.push_mask(&mut cells),
-                Slot::Given(id) => speller.push(&(self.spell)(id), Ink::Given, &mut cells),
-                Slot::Drawn { id, prob } => speller.push(&(self.spell)(id), Ink::Drawn(prob), &mut cells),
-            }
-        }
+        lay(&self.page.slots(self.settled), self.spell, self.terminal.ink, &mut speller, &mut cells);
         speller.give_up(&mut cells);
-        cells
+        let fixed = |cell: &Cell| matches!(cell.ink, Ink::Settled | Ink::Given);
+        let open = cells.iter().position(|cell| !fixed(cell)).unwrap_or(cells.len());
+        (cells, open)
     }
 
     /// Leaves the last drawing on the screen for as long as the pace says.
@@ -132,31 +112,39 @@ impl<'a, W: Write> Canvas<'a, W> {
         let rows = wrap(&self.tail, width);
         let (unfinished, finished) = rows.split_last().map_or((0..0, &[][..]), |(last, rows)| (last.clone(), rows));
         for row in finished {
-            self.paint(&self.tail[row.clone()], &mut frame);
+            frame += &paint(&self.tail[row.clone()], self.terminal.ink);
             frame.push('\n');
         }
         self.tail.drain(..unfinished.start);
         if last {
             let cells = std::mem::take(&mut self.tail);
-            self.paint(&cells, &mut frame);
+            frame += &paint(&cells, self.terminal.ink);
             frame.push('\n');
         } else {
-            let live = self.live();
-            // What does not fit on the screen can't be drawn in place; it is shown when it has settled.
-            for row in wrap(&live, width).into_iter().take(height.saturating_sub(2).max(1)) {
-                let cells = &live[row];
-                self.paint(cells, &mut frame);
-                frame.push('\n');
-                self.drawn.push(cells.iter().map(|cell| cell.width).sum());
-            }
-            // Three columns are left for the `^C` that a terminal echoes.
-            let status: String = self.status().chars().take(width.saturating_sub(3)).collect();
-            self.drawn.push(status.chars().count());
-            frame += &self.inked(DIM, &status);
+            self.draw_live((width, height), &mut frame);
         }
         self.last = Some(Instant::now());
         self.out.write_all(frame.as_bytes())?;
         self.out.flush()
+    }
+
+    fn draw_live(&mut self, (columns, height): (usize, usize), frame: &mut String) {
+        let (live, open) = self.live();
+        let rows = wrap(&live, columns);
+        let status = self.status(columns);
+        // What does not fit on the screen can't be drawn in place; it is shown when it has settled.
+        let room = height.saturating_sub(1 + status.len()).max(1);
+        for row in &rows[shown(&rows, open, room)] {
+            let cells = &live[row.clone()];
+            *frame += &paint(cells, self.terminal.ink);
+            frame.push('\n');
+            self.drawn.push(cells.iter().map(|cell| cell.width).sum());
+        }
+        for (index, line) in status.iter().enumerate() {
+            *frame += if index > 0 { "\n" } else { "" };
+            *frame += &inked(self.terminal.ink.look(Ink::Given), line);
+            self.drawn.push(width(line));
+        }
     }
 
     /// Goes back to the first row drawn and clears from there. Rows that no longer fit have been broken by the terminal.
@@ -171,26 +159,18 @@ impl<'a, W: Write> Canvas<'a, W> {
         }
     }
 
-    fn paint(&self, cells: &[Cell], frame: &mut String) {
-        for same in cells.chunk_by(|a, b| sgr(a.ink) == sgr(b.ink)) {
-            let text: String = same.iter().map(|cell| cell.ch).collect();
-            *frame += &self.inked(same.first().map_or("", |cell| sgr(cell.ink)), &text);
-        }
-    }
-
-    fn inked(&self, sgr: &str, text: &str) -> String {
-        match self.terminal.ink {
-            Inks::Colours if !sgr.is_empty() => format!("{sgr}{text}{RESET}"),
-            _ => text.to_string(),
-        }
-    }
-
-    fn status(&self) -> String {
-        let (passes, drawn) = (self.page.passes(), self.page.drawn());
-        let per_pass = drawn as f64 / passes.max(1) as f64;
+    /// The figures and the last reason: one line where both fit.
+    fn status(&self, columns: usize) -> Vec<String> {
         let busy = self.started.elapsed().saturating_sub(self.waited);
-        let rate = drawn as f64 / busy.as_secs_f64().max(1e-9);
-        format!("block {} · pass {passes} · {per_pass:.2} tokens/pass · {rate:.0} tokens/s", self.page.blocks())
+        let figures = figures(&self.page, busy.as_secs_f64());
+        // Three columns are left for the `^C` that a terminal echoes.
+        let columns = columns.saturating_sub(3);
+        let lines = match reason(&self.page, self.spell) {
+            None => vec![figures],
+            Some(reason) if width(&figures) + 3 + width(&reason) <= columns => vec![format!("{figures} · {reason}")],
+            Some(reason) => vec![figures, reason],
+        };
+        lines.iter().map(|line| fit(line, columns)).collect()
     }
 
     fn show(&mut self, event: &Event) -> io::Result<()> {
@@ -210,18 +190,6 @@ impl<'a, W: Write> Canvas<'a, W> {
             }
         }
         self.draw(false)
-    }
-}
-
-/// Colours of the terminal's own palette, so that they suit its background: red, yellow, cyan, green as the model is surer.
-fn sgr(ink: Ink) -> &'static str {
-    match ink {
-        Ink::Settled => "",
-        Ink::Given | Ink::Mask => DIM,
-        Ink::Drawn(prob) if prob < 0.1 => "\x1b[31m",
-        Ink::Drawn(prob) if prob < 0.5 => "\x1b[33m",
-        Ink::Drawn(prob) if prob < 0.9 => "\x1b[36m",
-        Ink::Drawn(_) => "\x1b[32m",
     }
 }
 

@@ -7,6 +7,8 @@ use unicode_width::UnicodeWidthChar;
 
 /// Stands for a position that is not known yet.
 const MASK: char = '▢';
+/// Stands for the same, where there was no position before.
+const INSERTED: char = '⊞';
 /// Stands for bytes of a character whose other bytes are not known yet.
 const PARTIAL: char = '░';
 const TAB: usize = 4;
@@ -20,6 +22,12 @@ pub enum Ink {
     Given,
     /// Not known yet.
     Mask,
+    /// The same, where there was no position before.
+    Inserted,
+    /// Taken away just now.
+    Struck,
+    /// Taken away, and soon gone.
+    Fading,
     /// In the open block, with its probability.
     Drawn(f32),
 }
@@ -67,9 +75,10 @@ impl Speller {
     }
 
     /// Adds a mask. What waits can't be completed for now.
-    pub fn push_mask(&mut self, cells: &mut Vec<Cell>) {
+    pub fn push_mask(&mut self, ink: Ink, cells: &mut Vec<Cell>) {
         self.give_up(cells);
-        cells.push(Cell { ch: MASK, width: 1, ink: Ink::Mask });
+        let ch = if ink == Ink::Inserted { INSERTED } else { MASK };
+        cells.push(Cell { ch, width: 1, ink });
     }
 
     /// Shows what waits as one character that is not known.
@@ -118,12 +127,34 @@ pub fn wrap(cells: &[Cell], columns: usize) -> Vec<Range<usize>> {
             used = cells[start..at].iter().map(|cell| cell.width).sum();
         }
         used += cell.width;
-        if cell.ch == ' ' || cell.width > 1 || cell.ink == Ink::Mask {
+        if cell.ch == ' ' || cell.width > 1 || matches!(cell.ink, Ink::Mask | Ink::Inserted) {
             seam = Some(at + 1);
         }
     }
     rows.push(start..cells.len());
     rows
+}
+
+/// Which of these rows are shown where only `height` fit: the last ones, but from `first`, that of the first open cell, on.
+pub fn shown(rows: &[Range<usize>], first: usize, height: usize) -> Range<usize> {
+    let open = rows.iter().rposition(|row| row.start <= first).unwrap_or(0);
+    let top = rows.len().saturating_sub(height).min(open);
+    top..rows.len().min(top + height)
+}
+
+/// As much of a line as fits into so many columns.
+pub fn fit(line: &str, columns: usize) -> String {
+    let mut used = 0;
+    let fits = |ch: &char| {
+        used += ch.width().unwrap_or(0);
+        used <= columns
+    };
+    line.chars().take_while(fits).collect()
+}
+
+/// Columns that a line takes.
+pub fn width(line: &str) -> usize {
+    line.chars().map(|ch| ch.width().unwrap_or(0)).sum()
 }
 
 #[cfg(test)]
@@ -159,6 +190,16 @@ mod tests {
         assert_eq!(rows("abcdefghij", 4), ["abcd", "efgh", "ij"]);
         assert_eq!(rows("日本語", 4), ["日本", "語"]);
         assert_eq!(rows("a\n\nb\n", 4), ["a", "", "b", ""]);
+    }
+
+    #[test]
+    fn the_open_block_stays_in_sight() {
+        let rows: Vec<Range<usize>> = (0..10).map(|row| row * 5..row * 5 + 5).collect();
+        assert_eq!(shown(&rows, 43, 4), 6..10);
+        assert_eq!(shown(&rows, 22, 4), 4..8, "a block of many rows from its first one on");
+        assert_eq!(shown(&rows, 22, 20), 0..10);
+        assert_eq!(shown(&rows[..1], 0, 4), 0..1);
+        assert_eq!((fit("a日本", 4).as_str(), fit("a日本", 5).as_str(), width("a日本")), ("a日", "a日本", 5));
     }
 
     proptest! {

@@ -3,19 +3,29 @@
 
 mod canvas;
 mod cells;
+mod lanes;
+mod look;
 mod page;
 mod plain;
+mod player;
+mod screen;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
 use bd3::event::{Event, Sink};
 
-pub use canvas::{Canvas, Terminal};
+pub use canvas::{Canvas, PACE, Terminal};
+pub use cells::{Ink, Speller};
+pub use lanes::{LaneView, draw_lanes};
+pub use look::{Inks, paint};
 pub use page::{Page, Slot};
 pub use plain::{Plain, lossy};
+pub use player::Player;
+pub use screen::{Key, Screen};
 
 /// The bytes that an id adds to a text.
 pub type Spell<'a> = &'a dyn Fn(u32) -> Vec<u8>;

@@ -13,7 +13,6 @@ pub struct Plain<'a, W> {
     spell: Spell<'a>,
     page: Page,
     written: usize,
-    reach: usize,
     /// Bytes of a character whose other bytes are not there yet.
     waiting: Vec<u8>,
     failure: Option<io::Error>,
@@ -22,12 +21,12 @@ pub struct Plain<'a, W> {
 impl<'a, W: Write> Plain<'a, W> {
     /// A view that writes to `out`; `mask` is the id of the mask.
     pub fn new(out: W, spell: Spell<'a>, mask: u32) -> Self {
-        Self { out, spell, page: Page::new(mask), written: 0, reach: 0, waiting: Vec::new(), failure: None }
+        Self { out, spell, page: Page::new(mask), written: 0, waiting: Vec::new(), failure: None }
     }
 
     fn write(&mut self, last: bool) -> io::Result<()> {
         // What may still be retracted waits: nothing that is written can be taken back.
-        let end = self.page.ids().len() - if last { 0 } else { self.reach.min(self.page.ids().len()) };
+        let end = self.page.safe();
         let from = self.written.max(self.page.given()).min(end);
         for &id in &self.page.ids()[from..end] {
             self.waiting.extend((self.spell)(id));
@@ -46,8 +45,8 @@ impl<W: Write> Sink for Plain<'_, W> {
         let written = match event {
             Event::BlockOpened { .. } => self.write(false),
             Event::Finished { .. } => self.write(true),
-            Event::Started { reach, .. } => {
-                (self.written, self.reach) = (0, *reach);
+            Event::Started { .. } => {
+                self.written = 0;
                 Ok(())
             }
             Event::Edited { .. } | Event::BlockCommitted { .. } | Event::Retracted { .. } => Ok(()),
@@ -86,7 +85,7 @@ pub fn lossy(bytes: Vec<u8>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bd3::event::Reason;
+    use bd3::event::{Edit, Reason};
     use proptest::prelude::*;
 
     const MASK: u32 = 300;
@@ -95,9 +94,14 @@ mod tests {
         u8::try_from(id).map(|byte| vec![byte]).unwrap_or_default()
     }
 
-    fn commit(start: usize, text: &[u8]) -> [Event; 2] {
+    fn commit(start: usize, text: &[u8]) -> [Event; 3] {
         let ids: Vec<u32> = text.iter().map(|&b| u32::from(b)).collect();
-        [Event::BlockOpened { start, ids: vec![MASK; ids.len()] }, Event::BlockCommitted { start, ids }]
+        let edits = (start..).zip(&ids).map(|(position, &id)| Edit::fill(position, MASK, id, 1.0)).collect();
+        [
+            Event::BlockOpened { start, ids: vec![MASK; ids.len()] },
+            Event::Edited { pass: 1, edits },
+            Event::BlockCommitted { start, ids },
+        ]
     }
 
     #[test]
@@ -123,7 +127,7 @@ mod tests {
             plain.event(event);
         }
         assert_eq!(plain.out.as_slice(), b"a");
-        let (pass, prob, why) = (3, 0.0, bd3::event::Why::Unlikely);
+        let (pass, prob, why) = (1, 0.0, bd3::event::Why::Unlikely);
         plain.event(&Event::Retracted { start: 3, ids: b"cdef".map(u32::from).to_vec(), pass, prob, why });
         for event in commit(3, b"xy") {
             plain.event(&event);

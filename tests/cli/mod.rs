@@ -5,6 +5,9 @@ mod convert;
 mod curve;
 #[cfg(target_os = "linux")]
 mod memory;
+mod noise;
+mod race;
+mod replay;
 mod train;
 
 use std::io::{Read, Write};
@@ -119,7 +122,7 @@ fn a_model_in_f16_is_the_same_model() {
 
 #[test]
 fn help_goes_to_stdout_and_shows_an_example() {
-    for command in ["sample", "data", "train", "eval", "curve", "completions"] {
+    for command in ["sample", "replay", "noise", "data", "train", "eval", "curve", "completions"] {
         let help = String::from_utf8(out(&[command, "--help"])).unwrap();
         assert!(help.contains(&format!("Example:\n  bd3 {command}")), "{help}");
     }
