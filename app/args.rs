@@ -27,7 +27,7 @@ pub struct Cli {
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    Sample(SampleArgs),
+    Sample(Box<SampleArgs>),
     Replay(ReplayArgs),
     Data(DataArgs),
     Train(TrainArgs),

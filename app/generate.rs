@@ -9,7 +9,7 @@ use bd3::pass::Denoiser;
 use bd3::sample;
 
 use crate::interrupt;
-use crate::sample::Job;
+use crate::job::Job;
 
 /// Samples in one pass, at most: each has a cache of its own.
 const MOST_LANES: u64 = 16;

@@ -11,8 +11,8 @@ use bd3::{Error, Result};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use crate::job::read_text;
 use crate::model::{self, Model};
-use crate::sample::read_text;
 use crate::view::{self, Ink, Inks, Speller, paint};
 
 /// Show a text at rising noise: masked, replaced at random, by near tokens, or mixed

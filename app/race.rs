@@ -14,8 +14,8 @@ use bd3::sample::{self, SampleOptions, Sampler};
 use bd3::{Error, Result};
 
 use crate::interrupt;
+use crate::job::{Made, object};
 use crate::model::Model;
-use crate::sample::{Made, object};
 use crate::view::{self, Inks, Key, LaneView, PACE, Page, Screen, View, draw_lanes};
 
 /// What the lanes share, and the options in which they differ.
@@ -124,6 +124,7 @@ impl<C: Cache> Lane<C> {
 fn report<C: Cache>(course: &Course, index: usize, lane: &Lane<C>) -> io::Result<()> {
     let made = Made {
         ids: lane.sampler.new_ids(),
+        tokens: lane.sampler.written(),
         passes: lane.sampler.passes(),
         seconds: lane.spent.as_secs_f64(),
         reason: lane.sampler.reason().unwrap_or(Reason::Interrupted),

@@ -1,24 +1,21 @@
 //! `bd3 sample`: text from a model. How text is made is the library's; here are flags, the view, and the result.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::path::PathBuf;
 
+use bd3::arch::{Arch, Objective};
 use bd3::engine::Options;
-use bd3::event::{Event, Header, Reason, Sink, VERSION};
-use bd3::pass::{Denoiser, Filter, Nucleus};
-use bd3::rng::Rng;
-use bd3::sample::{self, SampleOptions, Sampler, Stop, Window};
+use bd3::pass::{Filter, Nucleus};
+use bd3::sample::{SampleOptions, Stop, Template, Window};
 use bd3::tokenizer::chat::Message;
 use bd3::{Error, Result};
 use clap::{Args, Parser, ValueEnum};
-use serde_json::{Value, json};
 
+use crate::job::{Job, bos, read_text};
 use crate::model::{self, Model};
 use crate::race::{self, Course};
-use crate::record::Recorder;
+use crate::revise::ReviseArgs;
 use crate::rule::RuleArgs;
-use crate::view::{self, Show, View};
+use crate::view::View;
 use crate::{counts, interrupt};
 
 /// Write text with a model, block by block
@@ -34,24 +31,29 @@ pub struct SampleArgs {
     /// The same, from a file; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "prompt", help_heading = "Text")]
     prompt_file: Option<PathBuf>,
+    /// Fill the gaps of a text: `___` is 1 to 8 tokens, `___{3,8}` 3 to 8, a space before it is the gap's; the whole text is written
+    #[arg(long, value_name = "TEMPLATE", allow_hyphen_values = true, conflicts_with_all = ["prompt", "prompt_file", "chat"], help_heading = "Text")]
+    infill: Option<String>,
     /// The prompt is a user's message: wrap it in the model's chat template
     #[arg(long, help_heading = "Text")]
     chat: bool,
-    /// New tokens, at most
-    #[arg(short, value_name = "N", default_value_t = 128, value_parser = counts::size, help_heading = "Text")]
-    n: usize,
+    /// New tokens, at most; default: 128, after a template none
+    #[arg(short, value_name = "N", value_parser = counts::size, help_heading = "Text")]
+    n: Option<usize>,
     /// How many samples, one after the other
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = counts::some, help_heading = "Text")]
-    samples: u64,
+    pub samples: u64,
     /// Everything random follows from it
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Text")]
-    seed: u64,
+    pub seed: u64,
 
     /// Tokens in a block, best one that the model was trained at; default: the model's own
     #[arg(long, value_name = "N", help_heading = "Blocks")]
     pub block: Option<usize>,
     #[command(flatten)]
     pub rule: RuleArgs,
+    #[command(flatten)]
+    revise: ReviseArgs,
     /// What is seen of a text longer than the training length: all of it, without the oldest blocks, or half a window afresh;
     /// default: slide, or recompute where a block is more than half of that length
     #[arg(long, value_enum, help_heading = "Blocks")]
@@ -63,6 +65,9 @@ pub struct SampleArgs {
     /// Draw from the most probable tokens that together have this probability; 1 keeps all
     #[arg(allow_negative_numbers = true, long, value_name = "X", default_value_t = 0.9, help_heading = "Tokens")]
     top_p: f64,
+    /// Lead away from what would be written without the prompt (classifier-free guidance); 0: not at all
+    #[arg(allow_negative_numbers = true, long, value_name = "X", default_value_t = 0.0, help_heading = "Tokens")]
+    guidance: f32,
     /// Whether the token that crosses --top-p is kept (usual) or dropped (strict, as in the official code)
     #[arg(long, value_enum, default_value_t = NucleusName::Usual, help_heading = "Tokens")]
     nucleus: NucleusName,
@@ -79,12 +84,12 @@ pub struct SampleArgs {
 
     /// How the sample is shown; default: canvas on a terminal, text on a pipe
     #[arg(long, value_enum, help_heading = "Output")]
-    view: Option<View>,
+    pub view: Option<View>,
     /// Write what happens to this file, event by event; `bd3 replay` shows it again
     #[arg(long, value_name = "FILE", help_heading = "Output")]
-    trace: Option<PathBuf>,
+    pub trace: Option<PathBuf>,
     /// Three lanes side by side: block size 1, --block, and the largest that the model was trained at
-    #[arg(long, conflicts_with = "trace", help_heading = "Output")]
+    #[arg(long, conflicts_with_all = ["trace", "infill"], help_heading = "Output")]
     race: bool,
 }
 
@@ -154,9 +159,21 @@ impl SampleArgs {
     /// A prompt that can't be read; flags that the model can't follow.
     pub fn job<'a>(&'a self, model: &'a Model) -> Result<Job<'a>> {
         let prompt = self.prompt()?;
-        let options = self.options(model, model.tokenizer.special().eos.filter(|_| prompt.is_some()))?;
-        let ids = self.ids(model, prompt.as_deref())?;
-        Ok(Job { args: self, model, options, prompt, ids })
+        let template = self.infill.as_deref().map(Template::parse).transpose()?;
+        let eos = model.tokenizer.special().eos.filter(|_| prompt.is_some());
+        let mut job = Job { args: self, model, options: self.options(model, eos)?, prompt, template, ids: Vec::new() };
+        job.ids = match &job.template {
+            None => self.ids(model, job.prompt.as_deref())?,
+            Some(template) => {
+                let longest = job.template_ids(template, |_, most| most)?;
+                if self.block.is_none() {
+                    let block = block_that_holds(&model.checkpoint.arch, longest.len());
+                    job.options = self.options_at(model, (eos, block))?;
+                }
+                longest
+            }
+        };
+        Ok(job)
     }
 
     /// How the engine runs.
@@ -176,10 +193,7 @@ impl SampleArgs {
     fn ids(&self, model: &Model, prompt: Option<&str>) -> Result<Vec<u32>> {
         let tokenizer = &model.tokenizer;
         if !self.chat {
-            let Some(bos) = tokenizer.special().bos else {
-                return Err(Error::value("tokenizer.json", "a token that begins a text", "none"));
-            };
-            let mut ids = vec![bos];
+            let mut ids = vec![bos(tokenizer)?];
             ids.extend(tokenizer.encode(prompt.unwrap_or_default())?);
             return Ok(ids);
         }
@@ -201,8 +215,14 @@ impl SampleArgs {
     }
 
     fn options(&self, model: &Model, eos: Option<u32>) -> Result<SampleOptions> {
+        self.options_at(model, (eos, self.block.unwrap_or(model.checkpoint.arch.block)))
+    }
+
+    fn options_at(&self, model: &Model, (eos, block): (Option<u32>, usize)) -> Result<SampleOptions> {
         let arch = &model.checkpoint.arch;
-        let block = self.block.unwrap_or(arch.block);
+        if self.guidance > 0.0 && arch.objective != Objective::Masked {
+            return Err(Error::value("--guidance", "a model that fills masks", "one that does not"));
+        }
         arch.check_block(block)?;
         if block == 0 || block > arch.length {
             let expected = format!("1 to {} (the training length)", arch.length);
@@ -221,25 +241,23 @@ impl SampleArgs {
             },
             stop: Stop { eos, low_entropy: self.stop_entropy },
             budget: self.rule.budget(),
-            ..SampleOptions::new(block, self.n, self.rule.rule()?)
+            revise: self.revise.revise(arch, block)?,
+            guidance: self.guidance,
+            ..SampleOptions::new(
+                block,
+                self.n.unwrap_or(if self.infill.is_some() { 0 } else { 128 }),
+                self.rule.rule()?,
+            )
         })
     }
 }
 
-/// The text in a file, or on standard input for `-`.
-pub fn read_text(path: &Path) -> Result<String> {
-    let mut bytes = Vec::new();
-    let read = if path == Path::new("-") {
-        std::io::stdin().read_to_end(&mut bytes).map(|_| ())
-    } else {
-        std::fs::read(path).map(|read| bytes = read)
-    };
-    read.map_err(|e| Error::io(path, e))?;
-    let text = String::from_utf8(bytes).map_err(|e| {
-        let found = format!("a wrong byte at offset {}", e.utf8_error().valid_up_to());
-        Error::file(path, "a text in UTF-8", found)
-    })?;
-    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_string))
+/// The smallest trained block size that holds a text of this many ids, bos included, or the largest one: so a gap sees what
+/// follows it.
+fn block_that_holds(arch: &Arch, length: usize) -> usize {
+    let mut sizes = arch.block_sizes();
+    sizes.sort_unstable();
+    sizes.iter().copied().find(|&size| size >= length).or(sizes.last().copied()).unwrap_or(arch.block)
 }
 
 /// Runs the command.
@@ -263,137 +281,4 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
     model.note_untrained(job.options.block);
     interrupt::watch()?;
     job.write(&model.checkpoint.engine(args.engine())?)
-}
-
-/// All that the samples of one command share.
-pub struct Job<'a> {
-    args: &'a SampleArgs,
-    /// What writes.
-    pub model: &'a Model,
-    /// How.
-    pub options: SampleOptions,
-    /// The text to continue.
-    pub prompt: Option<String>,
-    ids: Vec<u32>,
-}
-
-impl Job<'_> {
-    /// The sample of this number, before its first pass.
-    ///
-    /// # Errors
-    /// Options or a prompt that no sample can have.
-    pub fn sampler<D: Denoiser>(&self, denoiser: &D, index: u64) -> Result<Sampler<D::Cache>> {
-        let rng = Rng::new(self.args.seed).split_at("sample", index);
-        let caches = |size| denoiser.cache(size);
-        Sampler::new(self.options.clone(), &self.ids, denoiser.mask_id(), caches, rng)
-    }
-
-    fn write(&self, denoiser: &impl Denoiser) -> anyhow::Result<()> {
-        let kind = self.args.view.unwrap_or_else(View::of_stdout);
-        for index in 0..self.args.samples {
-            if index > 0 && kind != View::Json {
-                view::print("\n\n")?;
-            }
-            let reason = self.sample(denoiser, kind, index)?;
-            if reason == Reason::Interrupted {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// The first line of a trace.
-    fn header(&self, mask: u32) -> Header {
-        let options = &self.options;
-        let settings = json!({
-            "prompt": self.prompt,
-            "block": options.block,
-            "n": options.max_new,
-            "rule": options.rule.name(),
-            "options": format!("{options:?}"),
-        });
-        let (model, tokenizer) = (self.model.name.clone(), self.model.tokenizer.hash().to_string());
-        Header { version: VERSION, model, tokenizer, mask, seed: self.args.seed, settings }
-    }
-
-    fn sample(&self, denoiser: &impl Denoiser, kind: View, index: u64) -> anyhow::Result<Reason> {
-        let spell = |id| self.model.tokenizer.token_bytes(id);
-        let mask = denoiser.mask_id();
-        let mut sampler = self.sampler(denoiser, index)?;
-        let mut shown = kind.open(&spell, mask);
-        let mut trace = self.args.trace.clone().map(|path| Recorder::new(path, self.header(mask), &spell));
-        let start = Instant::now();
-        sample::run(denoiser, &mut sampler, Watched { trace: trace.as_mut(), view: &mut *shown })?;
-        trace.map_or(Ok(()), Recorder::close)?;
-        let seconds = start.elapsed().saturating_sub(shown.close()?).as_secs_f64();
-        let reason = sampler.reason().unwrap_or(Reason::Interrupted);
-        let made = Made { ids: sampler.new_ids(), passes: sampler.passes(), seconds, reason };
-        match kind {
-            View::Json => {
-                view::print_json(&object(self.model, self.args.seed, self.prompt.as_deref(), &made))?;
-            }
-            View::Canvas => {
-                note!("{} tokens, {} passes, {:.0} tokens/s", made.ids.len(), made.passes, made.rate());
-            }
-            View::Text => {}
-        }
-        Ok(reason)
-    }
-}
-
-/// What a sample came to.
-pub struct Made<'a> {
-    /// The new tokens.
-    pub ids: &'a [u32],
-    /// Forward evaluations.
-    pub passes: u64,
-    /// Time, without loading and without waiting for a view.
-    pub seconds: f64,
-    /// Why it ended.
-    pub reason: Reason,
-}
-
-impl Made<'_> {
-    /// Tokens per second.
-    pub fn rate(&self) -> f64 {
-        self.ids.len() as f64 / self.seconds
-    }
-}
-
-/// A result as `--view json` prints it.
-pub fn object(model: &Model, seed: u64, prompt: Option<&str>, made: &Made) -> Value {
-    json!({
-        "model": model.name,
-        "seed": seed,
-        "prompt": prompt,
-        "text": view::lossy(made.ids.iter().flat_map(|&id| model.tokenizer.token_bytes(id)).collect()),
-        "ids": made.ids,
-        "tokens": made.ids.len(),
-        "passes": made.passes,
-        "seconds": made.seconds,
-        "tokens_per_second": made.rate(),
-        "reason": made.reason,
-    })
-}
-
-/// Shows a sample, keeps it, and stops it at the next pass after Ctrl-C.
-struct Watched<'a, 'r> {
-    trace: Option<&'a mut Recorder<'r>>,
-    view: &'a mut (dyn Show + 'a),
-}
-
-impl Sink for Watched<'_, '_> {
-    fn event(&mut self, event: &Event) -> bool {
-        if let Some(trace) = &mut self.trace {
-            let kept = trace.event(event);
-            // A sample that can't be kept from its beginning on is refused, and shows nothing.
-            if !kept {
-                if trace.has_begun() {
-                    self.view.event(event);
-                }
-                return false;
-            }
-        }
-        self.view.event(event) && !interrupt::asked()
-    }
 }

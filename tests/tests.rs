@@ -11,6 +11,7 @@ mod events;
 mod gguf;
 #[cfg(feature = "train")]
 mod hostile;
+mod infill;
 #[cfg(feature = "train")]
 mod laws;
 #[cfg(feature = "train")]

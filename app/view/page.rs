@@ -197,6 +197,11 @@ impl Page {
         self.state.text().len().max(open).max(given)
     }
 
+    /// The position from which on the text is the sample's: after the prompt, or after bos where the prompt has gaps.
+    pub fn own(&self) -> usize {
+        if self.state.given().contains(&self.mask) { 1 } else { self.given() }
+    }
+
     /// How many ids the prompt has, bos included.
     pub fn given(&self) -> usize {
         self.state.given().len()

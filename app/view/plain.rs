@@ -27,7 +27,7 @@ impl<'a, W: Write> Plain<'a, W> {
     fn write(&mut self, last: bool) -> io::Result<()> {
         // What may still be retracted waits: nothing that is written can be taken back.
         let end = self.page.safe();
-        let from = self.written.max(self.page.given()).min(end);
+        let from = self.written.max(self.page.own()).min(end);
         for &id in &self.page.ids()[from..end] {
             self.waiting.extend((self.spell)(id));
         }

@@ -6,6 +6,7 @@ mod canvas;
 mod decide;
 mod draft;
 mod guide;
+mod infill;
 mod look_back;
 pub mod official;
 mod options;
@@ -17,6 +18,7 @@ mod window;
 
 pub use canvas::Canvas;
 pub use draft::Draft;
+pub use infill::{Part, Template};
 pub use look_back::LookBack;
 pub use options::SampleOptions;
 pub use revise::Revise;

@@ -257,6 +257,11 @@ impl<C: Cache> Sampler<C> {
         self.ids().get(self.canvas.given().len()..).unwrap_or_default()
     }
 
+    /// How many tokens it wrote: after the prompt, and into gaps of it.
+    pub fn written(&self) -> usize {
+        self.new_ids().len() + self.canvas.gaps_filled()
+    }
+
     fn begin(&mut self, sink: &mut impl Sink) {
         self.status = Status::Running;
         let prompt = self.canvas.given().to_vec();
@@ -316,7 +321,7 @@ impl<C: Cache> Sampler<C> {
 
     fn finish(&mut self, reason: Reason, length: usize, sink: &mut impl Sink) {
         self.status = Status::Done(reason, length);
-        let tokens = self.new_ids().len() + self.canvas.gaps_filled();
+        let tokens = self.written();
         sink.event(&Event::Finished { length, passes: self.passes, tokens, reason });
     }
 

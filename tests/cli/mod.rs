@@ -8,6 +8,7 @@ mod memory;
 mod noise;
 mod race;
 mod replay;
+mod revise;
 mod train;
 
 use std::io::{Read, Write};
