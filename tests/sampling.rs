@@ -107,7 +107,7 @@ fn ancestral_spreads_tokens_evenly_over_its_steps() {
     for _ in 0..4000 {
         let (mut step, mut masked) = (0, vec![0, 1, 2]);
         while !masked.is_empty() {
-            let freed = bd3::sample::ancestral(&masked, 4, &mut step, || rng.uniform());
+            let freed = bd3::sample::rule::ancestral(&masked, 4, &mut step, || rng.uniform());
             counts[step - 1] += freed.len() as u32;
             masked.retain(|row| !freed.contains(row));
         }
