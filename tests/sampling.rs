@@ -1,7 +1,5 @@
 //! Sampling on a scripted denoiser: rules case by case, laws over random settings, and golden event streams.
 
-use std::path::Path;
-
 use bd3::event::{EditKind, Event, Quiet, Reason, Sink, State, Why};
 use bd3::pass::{Cache, Denoiser, Filter, Nucleus, Query, propose};
 use bd3::rng::Rng;
@@ -12,14 +10,6 @@ use proptest::prelude::*;
 
 use crate::samples::{MASK, any_options, any_prompt, options, sampler_for};
 use crate::scripted::{Scripted, from_digest, round_numbers};
-
-/// The rules, with knobs that show their character on a block of 4.
-const RULES: [Rule; 4] = [
-    Rule::FirstHitting,
-    Rule::Ancestral { steps: 3 },
-    Rule::Confidence { steps: 2, split: Split::Even },
-    Rule::Threshold { threshold: 0.7 },
-];
 
 /// Runs one block, given as text with `_` for masks, with a script per mask (`word probability ...`), greedily, and compares
 /// the text after each pass.
@@ -362,25 +352,5 @@ proptest! {
         let mut events: Vec<Vec<Event>> = vec![Vec::new(); together.len()];
         while step(&model, &mut together, &mut events).unwrap() > 0 {}
         prop_assert_eq!(alone, events);
-    }
-}
-
-/// `BLESS=1 cargo test` writes the files anew.
-#[test]
-fn golden_event_streams() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    for rule in RULES {
-        let model = Scripted::new(MASK, round_numbers);
-        let mut sampler =
-            Sampler::new(options(4, 9, rule), &[9, 1, 2, 3, 4, 5], MASK, |size| model.cache(size), Rng::new(7))
-                .unwrap();
-        let mut events: Vec<Event> = Vec::new();
-        run(&model, &mut sampler, &mut events).unwrap();
-        let found: String = events.iter().map(|event| serde_json::to_string(event).unwrap() + "\n").collect();
-        let path = dir.join(format!("{}.jsonl", rule.name()));
-        if std::env::var_os("BLESS").is_some() {
-            std::fs::write(&path, &found).unwrap();
-        }
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), found, "{}", path.display());
     }
 }

@@ -9,6 +9,7 @@ mod data;
 mod engine;
 mod events;
 mod gguf;
+mod golden;
 #[cfg(feature = "train")]
 mod hostile;
 mod infill;
