@@ -4,7 +4,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 use std::path::{Path, PathBuf};
 
 use tokenizers::models::{ModelWrapper, TrainerWrapper};
@@ -26,18 +26,40 @@ pub(super) enum Words {
 
 type Hasher = BuildHasherDefault<DefaultHasher>;
 
+/// No number.
+const NONE: u32 = u32::MAX;
+
+/// Numbers of things, each at or after the place that the thing's hash says. The things are kept elsewhere.
+#[derive(Clone, Default)]
+struct Slots(Vec<u32>);
+
+impl Slots {
+    /// Where a thing is, or would go. There must be room.
+    fn place(&self, thing: impl Hash, is_same: impl Fn(u32) -> bool) -> usize {
+        let mask = self.0.len() - 1;
+        let mut at = Hasher::default().hash_one(thing) as usize & mask;
+        while self.0[at] != NONE && !is_same(self.0[at]) {
+            at = (at + 1) & mask;
+        }
+        at
+    }
+
+    /// The number of a thing, if it is there.
+    fn find(&self, thing: impl Hash, is_same: impl Fn(u32) -> bool) -> Option<u32> {
+        (!self.0.is_empty()).then(|| self.0[self.place(thing, is_same)]).filter(|number| *number != NONE)
+    }
+}
+
 /// Tokens by id, and ids by token.
 #[derive(Clone, Default)]
 pub(super) struct Names {
     text: String,
     /// Start and length in `text`, by id; an id that is no token begins beyond it.
     places: Vec<[u32; 2]>,
-    /// Ids, at or after the place that a token's hash says.
-    slots: Vec<u32>,
+    /// Ids by token.
+    slots: Slots,
     count: usize,
 }
-
-const NONE: u32 = u32::MAX;
 
 impl Names {
     /// Takes one more token.
@@ -53,14 +75,14 @@ impl Names {
         if let Some(name) = self.name(id) {
             return Err(["each id once".into(), format!("{id} for {name:?} and {token:?}")]);
         }
-        if self.slots.len() * 3 < (self.count + 1) * 4 {
+        if self.slots.0.len() * 3 < (self.count + 1) * 4 {
             self.grow();
         }
         let slot = self.slot(token);
-        if self.slots[slot] != NONE {
-            return Err(["each token once".into(), format!("{token:?} as {} and {id}", self.slots[slot])]);
+        if self.slots.0[slot] != NONE {
+            return Err(["each token once".into(), format!("{token:?} as {} and {id}", self.slots.0[slot])]);
         }
-        self.slots[slot] = id;
+        self.slots.0[slot] = id;
         if self.places.len() <= at {
             self.places.resize(at + 1, [NONE, 0]);
         }
@@ -72,10 +94,7 @@ impl Names {
 
     /// A token's id.
     pub fn id(&self, token: &str) -> Option<u32> {
-        if self.slots.is_empty() {
-            return None;
-        }
-        Some(self.slots[self.slot(token)]).filter(|id| *id != NONE)
+        self.slots.find(token, |id| self.name(id) == Some(token))
     }
 
     /// An id's token.
@@ -91,20 +110,15 @@ impl Names {
 
     /// Where a token is, or would go.
     fn slot(&self, token: &str) -> usize {
-        let mask = self.slots.len() - 1;
-        let mut at = Hasher::default().hash_one(token) as usize & mask;
-        while self.slots[at] != NONE && self.name(self.slots[at]) != Some(token) {
-            at = (at + 1) & mask;
-        }
-        at
+        self.slots.place(token, |id| self.name(id) == Some(token))
     }
 
     fn grow(&mut self) {
-        let size = (2 * self.slots.len()).max(64);
-        let ids = std::mem::replace(&mut self.slots, vec![NONE; size]);
+        let size = (2 * self.slots.0.len()).max(64);
+        let ids = std::mem::replace(&mut self.slots.0, vec![NONE; size]);
         for id in ids.into_iter().filter(|id| *id != NONE) {
             let slot = self.name(id).map(|name| self.slot(name));
-            slot.into_iter().for_each(|slot| self.slots[slot] = id);
+            slot.into_iter().for_each(|slot| self.slots.0[slot] = id);
         }
     }
 
@@ -132,8 +146,10 @@ pub(super) struct How {
 #[derive(Clone)]
 pub(super) struct Bpe {
     names: Names,
-    /// Two neighbours, to rank and joint token.
-    merges: HashMap<[u32; 2], [u32; 2], Hasher>,
+    /// Two neighbours and their joint token, by rank.
+    merges: Vec<[u32; 3]>,
+    /// Ranks by neighbours.
+    ranks: Slots,
     how: How,
     unknown: Option<u32>,
 }
@@ -149,9 +165,10 @@ impl Bpe {
         how: How,
     ) -> Result<Self, [String; 2]> {
         names.settle();
-        let mut ranks = HashMap::with_capacity_and_hasher(merges.len(), Hasher::default());
+        let mut ranks = Slots(vec![NONE; (merges.len() * 4 / 3 + 1).next_power_of_two()]);
+        let mut list: Vec<[u32; 3]> = Vec::with_capacity(merges.len());
         let mut joint = String::new();
-        for (rank, (left, right)) in merges.enumerate() {
+        for (left, right) in merges {
             let (left, right) = (left.as_ref(), right.as_ref());
             joint.clear();
             joint.push_str(left);
@@ -162,12 +179,16 @@ impl Bpe {
                     ["merges of tokens that make a token".to_string(), found]
                 })
             };
-            ranks.insert([id(left)?, id(right)?], [rank as u32, id(&joint)?]);
+            let pair = [id(left)?, id(right)?];
+            // Of a pair that comes twice the last counts, as in the library.
+            let place = ranks.place(pair, |rank| list[rank as usize][..2] == pair);
+            ranks.0[place] = list.len() as u32;
+            list.push([pair[0], pair[1], id(&joint)?]);
         }
         let id =
             |token: &String| names.id(token).ok_or_else(|| ["an unknown token that is a token".into(), token.clone()]);
         let unknown = how.unknown.as_ref().map(id).transpose()?;
-        Ok(Self { names, merges: ranks, how, unknown })
+        Ok(Self { names, merges: list, ranks, how, unknown })
     }
 
     /// The vocabulary.
@@ -177,10 +198,14 @@ impl Bpe {
 
     /// The pairs that are merged, first the first.
     pub fn pairs(&self) -> Vec<(&str, &str)> {
-        let mut pairs: Vec<_> = self.merges.iter().map(|(pair, [rank, _])| (rank, pair)).collect();
-        pairs.sort_unstable();
-        let name = |id| self.names.name(id).unwrap_or_default();
-        pairs.into_iter().map(|(_, [left, right])| (name(*left), name(*right))).collect()
+        let name = |id: u32| self.names.name(id).unwrap_or_default();
+        self.merges.iter().map(|[left, right, _]| (name(*left), name(*right))).collect()
+    }
+
+    /// The rank of two neighbours and their joint token, if they are merged.
+    fn merged(&self, left: u32, right: u32) -> Option<(u32, u32)> {
+        let rank = self.ranks.find([left, right], |rank| self.merges[rank as usize][..2] == [left, right])?;
+        Some((rank, self.merges[rank as usize][2]))
     }
 
     /// A word's ids, each with the bytes that it covers.
@@ -227,8 +252,8 @@ impl Bpe {
         let count = parts.len();
         let (mut before, mut after): (Vec<usize>, Vec<usize>) = (0..count).map(|i| (i.wrapping_sub(1), i + 1)).unzip();
         let pair = |parts: &[Part], at: usize, next: usize| {
-            let [rank, joint] = self.merges.get(&[parts[at].id, parts.get(next)?.id])?;
-            Some(Reverse((*rank, at, *joint)))
+            let (rank, joint) = self.merged(parts[at].id, parts.get(next)?.id)?;
+            Some(Reverse((rank, at, joint)))
         };
         let mut queue: BinaryHeap<_> = (0..count).filter_map(|at| pair(parts, at, at + 1)).collect();
         while let Some(Reverse((_, at, joint))) = queue.pop() {
