@@ -41,6 +41,21 @@ pub fn bos(tokenizer: &Tokenizer) -> Result<u32> {
     tokenizer.special().bos.ok_or_else(none)
 }
 
+/// Beginning of text, and the ids of a template whose gaps have these lengths.
+///
+/// # Errors
+/// A model without a mask or a beginning of text.
+pub fn template_ids(model: &Model, template: &Template, length: impl FnMut(usize, usize) -> usize) -> Result<Vec<u32>> {
+    let tokenizer = &model.tokenizer;
+    let arch = &model.checkpoint.arch;
+    if arch.objective != Objective::Masked {
+        return Err(Error::value("--infill", "a model that fills masks", "one that does not"));
+    }
+    let mut ids = vec![bos(tokenizer)?];
+    ids.extend(template.ids(|text| tokenizer.encode(text), arch.mask, length)?);
+    Ok(ids)
+}
+
 /// All that the samples of one command share.
 pub struct Job<'a> {
     /// The flags.
@@ -67,25 +82,12 @@ impl Job<'_> {
         let mut lengths = root.split_at("gaps", index);
         let ids = match &self.template {
             None => self.ids.clone(),
-            Some(template) => self.template_ids(template, |least, most| least + lengths.below(most - least + 1))?,
+            Some(template) => {
+                template_ids(self.model, template, |least, most| least + lengths.below(most - least + 1))?
+            }
         };
         let caches = |size| denoiser.cache(size);
         Sampler::new(self.options.clone(), &ids, denoiser.mask_id(), caches, root.split_at("sample", index))
-    }
-
-    /// Beginning of text, and the ids of a template whose gaps have these lengths.
-    ///
-    /// # Errors
-    /// A model without a mask or a beginning of text.
-    pub fn template_ids(&self, template: &Template, length: impl FnMut(usize, usize) -> usize) -> Result<Vec<u32>> {
-        let tokenizer = &self.model.tokenizer;
-        let arch = &self.model.checkpoint.arch;
-        if arch.objective != Objective::Masked {
-            return Err(Error::value("--infill", "a model that fills masks", "one that does not"));
-        }
-        let mut ids = vec![bos(tokenizer)?];
-        ids.extend(template.ids(|text| tokenizer.encode(text), arch.mask, length)?);
-        Ok(ids)
     }
 
     /// Writes and shows all samples.
@@ -108,14 +110,7 @@ impl Job<'_> {
 
     /// The first line of a trace.
     fn header(&self, mask: u32) -> Header {
-        let options = &self.options;
-        let settings = json!({
-            "prompt": self.prompt,
-            "block": options.block,
-            "n": options.max_new,
-            "rule": options.rule.name(),
-            "options": format!("{options:?}"),
-        });
+        let settings = json!({ "prompt": self.prompt, "template": self.args.infill, "options": self.options });
         let (model, tokenizer) = (self.model.name.clone(), self.model.tokenizer.hash().to_string());
         Header { version: VERSION, model, tokenizer, mask, seed: self.args.seed, settings }
     }

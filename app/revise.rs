@@ -22,7 +22,7 @@ pub struct ReviseArgs {
     /// Remask: rounds in a block, default 1; edit: passes over a full block, default 4; look-back: retractions in a sample, default 4
     #[arg(long, value_name = "N", requires = "revise", value_parser = counts::size, help_heading = "Revision")]
     revise_rounds: Option<usize>,
-    /// Remdm: how strongly, in [0, 1]; default 0.1
+    /// Remdm: how strongly, in [0, 1]; default 0.1, for remdm-conf 1, for remdm-loop 0.02
     #[arg(allow_negative_numbers = true, long, value_name = "X", requires = "revise", help_heading = "Revision")]
     eta: Option<f64>,
     /// Look-back: block size at which committed text is read again; default: the smallest trained one of four blocks or more
@@ -83,8 +83,12 @@ impl ReviseArgs {
             "remdm-cap" => remdm(Strength::Cap(eta), Spread::Even, Phase::Always),
             "remdm-rescale" => remdm(Strength::Rescale(eta), Spread::Even, Phase::Always),
             "remdm-conf" => remdm(Strength::Rescale(self.eta.unwrap_or(1.0)), Spread::Doubt, Phase::Always),
-            // The times and the share of the paper's experiments.
-            "remdm-loop" => remdm(Strength::Cap(eta), Spread::Even, Phase::Loop { on: 0.55, off: 0.05, visible: 0.9 }),
+            // The times, the share of visible tokens and the strength of the paper's experiments.
+            "remdm-loop" => remdm(
+                Strength::Cap(self.eta.unwrap_or(0.02)),
+                Spread::Even,
+                Phase::Loop { on: 0.55, off: 0.05, visible: 0.9 },
+            ),
             "edit" => Revise::Edit(Editing {
                 threshold: self.revise_threshold.unwrap_or(0.9),
                 passes: self.revise_rounds.unwrap_or(4),

@@ -10,7 +10,7 @@ use bd3::tokenizer::chat::Message;
 use bd3::{Error, Result};
 use clap::{Args, Parser, ValueEnum};
 
-use crate::job::{Job, bos, read_text};
+use crate::job::{Job, bos, read_text, template_ids};
 use crate::model::{self, Model};
 use crate::race::{self, Course};
 use crate::revise::ReviseArgs;
@@ -33,7 +33,7 @@ pub struct SampleArgs {
     prompt_file: Option<PathBuf>,
     /// Fill the gaps of a text: `___` is 1 to 8 tokens, `___{3,8}` 3 to 8, a space before it is the gap's; the whole text is written
     #[arg(long, value_name = "TEMPLATE", allow_hyphen_values = true, conflicts_with_all = ["prompt", "prompt_file", "chat"], help_heading = "Text")]
-    infill: Option<String>,
+    pub infill: Option<String>,
     /// The prompt is a user's message: wrap it in the model's chat template
     #[arg(long, help_heading = "Text")]
     chat: bool,
@@ -142,6 +142,9 @@ impl SampleArgs {
             ("--samples", args.samples != 1),
             ("--view", args.view.is_some()),
             ("--chat", args.chat),
+            ("--trace", args.trace.is_some()),
+            ("--race", args.race),
+            ("--infill", args.infill.is_some()),
         ] {
             if given {
                 return Err(refuse(name.into()));
@@ -158,22 +161,20 @@ impl SampleArgs {
     /// # Errors
     /// A prompt that can't be read; flags that the model can't follow.
     pub fn job<'a>(&'a self, model: &'a Model) -> Result<Job<'a>> {
+        let arch = &model.checkpoint.arch;
         let prompt = self.prompt()?;
         let template = self.infill.as_deref().map(Template::parse).transpose()?;
         let eos = model.tokenizer.special().eos.filter(|_| prompt.is_some());
-        let mut job = Job { args: self, model, options: self.options(model, eos)?, prompt, template, ids: Vec::new() };
-        job.ids = match &job.template {
-            None => self.ids(model, job.prompt.as_deref())?,
+        let (ids, block) = match &template {
+            None => (self.ids(model, prompt.as_deref())?, arch.block),
             Some(template) => {
-                let longest = job.template_ids(template, |_, most| most)?;
-                if self.block.is_none() {
-                    let block = block_that_holds(&model.checkpoint.arch, longest.len());
-                    job.options = self.options_at(model, (eos, block))?;
-                }
-                longest
+                let longest = template_ids(model, template, |_, most| most)?;
+                let block = block_that_holds(arch, longest.len());
+                (longest, block)
             }
         };
-        Ok(job)
+        let options = self.options(model, (eos, self.block.unwrap_or(block)))?;
+        Ok(Job { args: self, model, options, prompt, template, ids })
     }
 
     /// How the engine runs.
@@ -214,11 +215,7 @@ impl SampleArgs {
         Filter { temperature: self.temperature, nucleus }
     }
 
-    fn options(&self, model: &Model, eos: Option<u32>) -> Result<SampleOptions> {
-        self.options_at(model, (eos, self.block.unwrap_or(model.checkpoint.arch.block)))
-    }
-
-    fn options_at(&self, model: &Model, (eos, block): (Option<u32>, usize)) -> Result<SampleOptions> {
+    fn options(&self, model: &Model, (eos, block): (Option<u32>, usize)) -> Result<SampleOptions> {
         let arch = &model.checkpoint.arch;
         if self.guidance > 0.0 && arch.objective != Objective::Masked {
             return Err(Error::value("--guidance", "a model that fills masks", "one that does not"));
@@ -270,7 +267,7 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
     let job = args.job(&model)?;
     if args.race {
         let blocks = race::blocks(&model.checkpoint.arch, args.block)?;
-        let lane = |block| SampleArgs { block: Some(block), ..args.clone() }.options(&model, job.options.stop.eos);
+        let lane = |block| args.options(&model, (job.options.stop.eos, block));
         let options = blocks.into_iter().map(lane).collect::<Result<Vec<_>>>()?;
         options.iter().for_each(|options| model.note_untrained(options.block));
         interrupt::watch()?;

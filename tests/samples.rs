@@ -4,8 +4,10 @@ use bd3::pass::{Denoiser, Filter, Nucleus};
 use bd3::rng::Rng;
 use bd3::sample::revise::edit::Editing;
 use bd3::sample::revise::remdm::{Phase, Spread, Strength};
-use bd3::sample::{Budget, LookBack, Revise, Rule, SampleOptions, Sampler, Split, Window};
+use bd3::sample::{Budget, LookBack, Revise, Rule, SampleOptions, Sampler, Window};
 use proptest::prelude::*;
+
+use crate::rules::any_rule;
 
 /// The mask of scripted models.
 pub const MASK: u32 = 0;
@@ -13,23 +15,6 @@ pub const MASK: u32 = 0;
 /// The model's own distribution, far below its training length.
 pub fn options(block: usize, max_new: usize, rule: Rule) -> SampleOptions {
     SampleOptions { train_length: 1 << 20, ..SampleOptions::new(block, max_new, rule) }
-}
-
-fn any_rule() -> impl Strategy<Value = Rule> {
-    let split = || prop::sample::select(vec![Split::Even, Split::Block, Split::Linear, Split::Dream]);
-    prop_oneof![
-        Just(Rule::FirstHitting),
-        (1usize..6).prop_map(|steps| Rule::Ancestral { steps }),
-        (1usize..6, split()).prop_map(|(steps, split)| Rule::Confidence { steps, split }),
-        (1usize..6).prop_map(|steps| Rule::Random { steps, split: Split::Even }),
-        (1usize..6).prop_map(|steps| Rule::LeftToRight { steps, split: Split::Even }),
-        (1usize..6).prop_map(|steps| Rule::Entropy { steps, split: Split::Even }),
-        (0.1f64..1.0).prop_map(|threshold| Rule::Threshold { threshold }),
-        (0.1f64..3.0).prop_map(|factor| Rule::Factor { factor }),
-        (0.0f64..3.0).prop_map(|bound| Rule::EntropyBound { bound }),
-        (0.1f64..1.0).prop_map(|threshold| Rule::Klass { threshold, drift: 0.5, stable: 1 }),
-        (0.1f64..1.0).prop_map(|threshold| Rule::Credit { threshold }),
-    ]
 }
 
 /// A rule with a revision that goes with it.
@@ -70,6 +55,7 @@ pub fn any_options() -> impl Strategy<Value = SampleOptions> {
     (1usize..7, 0usize..40, any_revision(), filter, 0usize..16, (window, budget, more)).prop_flat_map(
         |(block, max_new, (rule, revise), filter, longer, (window, budget, (guidance, alternatives)))| {
             let train_length = block + longer;
+            let budget = if revise == Revise::None { budget } else { Budget::default() };
             let plain = SampleOptions { budget, guidance, alternatives, ..options(block, max_new, rule) };
             let plain = SampleOptions { filter, train_length, window, revise, ..plain };
             let look = SampleOptions { train_length: 8 * block + longer, ..plain.clone() };

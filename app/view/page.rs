@@ -199,12 +199,7 @@ impl Page {
 
     /// The position from which on the text is the sample's: after the prompt, or after bos where the prompt has gaps.
     pub fn own(&self) -> usize {
-        if self.state.given().contains(&self.mask) { 1 } else { self.given() }
-    }
-
-    /// How many ids the prompt has, bos included.
-    pub fn given(&self) -> usize {
-        self.state.given().len()
+        self.state.own()
     }
 
     /// The prompt and every committed block. The last block may still be cut when the sample ends.
@@ -351,7 +346,7 @@ mod tests {
     fn gaps_of_a_prompt_are_masks_and_its_end_is_shown_before_it_is_reached() {
         let page = page(&[Event::Started { prompt: vec![0, M, 1, 2], block: 2, reach: 0 }]);
         assert_eq!(page.slots(0), [Slot::Given(0), Slot::Mask, Slot::Given(1), Slot::Given(2)]);
-        assert_eq!((page.given(), page.drawn()), (4, 0));
+        assert_eq!((page.own(), page.drawn()), (1, 0));
     }
 
     #[test]

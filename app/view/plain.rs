@@ -122,11 +122,11 @@ mod tests {
     fn what_may_be_retracted_waits() {
         let mut out = Vec::new();
         let mut plain = Plain::new(&mut out, &spell, MASK);
-        plain.event(&Event::Started { prompt: vec![299], block: 2, reach: 3 });
+        plain.event(&Event::Started { prompt: vec![299], block: 2, reach: 4 });
         for event in commit(1, b"ab").iter().chain(&commit(3, b"cd")).chain(&commit(5, b"ef")) {
             plain.event(event);
         }
-        assert_eq!(plain.out.as_slice(), b"a");
+        assert_eq!(plain.out.as_slice(), b"");
         let (pass, prob, why) = (1, 0.0, bd3::event::Why::Unlikely);
         plain.event(&Event::Retracted { start: 3, ids: b"cdef".map(u32::from).to_vec(), pass, prob, why });
         for event in commit(3, b"xy") {

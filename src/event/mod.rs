@@ -114,11 +114,11 @@ pub enum Event {
         /// Its ids as they are now.
         ids: Vec<u32>,
     },
-    /// Positions of the open block changed in one pass; none in a pass that only stored a piece of a long prompt.
+    /// Positions of the open block changed in one pass; none in a pass that only stored, or read committed text again.
     Edited {
         /// The pass that led to it.
         pass: u64,
-        /// What changed, by position.
+        /// What changed, in the order of application.
         edits: Vec<Edit>,
     },
     /// The open block is final, until it is retracted.

@@ -15,6 +15,9 @@ pub struct State {
     start: usize,
     open: Option<Vec<u32>>,
     pass: u64,
+    /// How far a retraction may reach, from the longest that the committed text has been.
+    reach: usize,
+    longest: usize,
     phase: Phase,
 }
 
@@ -36,6 +39,8 @@ impl State {
             start: 0,
             open: None,
             pass: 0,
+            reach: 0,
+            longest: 0,
             phase: Phase::Empty,
         }
     }
@@ -53,6 +58,11 @@ impl State {
     /// The given ids, gaps as masks.
     pub fn given(&self) -> &[u32] {
         &self.given
+    }
+
+    /// The position from which on the text is the sample's: after the prompt, or after the first id where the prompt has gaps.
+    pub fn own(&self) -> usize {
+        if self.given.contains(&self.mask_id) { 1 } else { self.given.len() }
     }
 
     /// Has the sample ended?
@@ -83,7 +93,7 @@ impl State {
     /// When the event contradicts what stands; the state is then as it was.
     pub fn apply(&mut self, event: &Event) -> Result<()> {
         match event {
-            Event::Started { prompt, .. } => self.begin(prompt),
+            Event::Started { prompt, reach, .. } => self.begin(prompt, *reach),
             _ if self.phase != Phase::Running => contradiction("an event while a sample runs", self.phase),
             Event::BlockOpened { start, ids } => self.open_block(*start, ids),
             Event::Edited { pass, edits } => self.edit(*pass, edits),
@@ -93,12 +103,13 @@ impl State {
         }
     }
 
-    fn begin(&mut self, prompt: &[u32]) -> Result<()> {
+    fn begin(&mut self, prompt: &[u32], reach: usize) -> Result<()> {
         if self.phase != Phase::Empty {
             return contradiction("the only start of a sample", "a second one");
         }
         self.phase = Phase::Running;
         self.given = prompt.to_vec();
+        self.reach = reach;
         let known = prompt.iter().position(|&id| id == self.mask_id).unwrap_or(prompt.len());
         self.put(0, &prompt[..known]);
         Ok(())
@@ -126,7 +137,11 @@ impl State {
         self.check_pass(pass)?;
         let Some(mut ids) = self.open.clone() else {
             // A pass that only stores changes nothing.
-            return if edits.is_empty() { Ok(()) } else { contradiction("an open block", "edits of none") };
+            if !edits.is_empty() {
+                return contradiction("an open block", "edits of none");
+            }
+            self.pass = pass;
+            return Ok(());
         };
         for edit in edits {
             let row = edit.position.checked_sub(self.start).filter(|&row| row < ids.len());
@@ -200,6 +215,10 @@ impl State {
         if self.given.get(start).is_some_and(|&id| id != self.mask_id) {
             return contradiction("fixed ids left as they are", format!("position {start} taken back"));
         }
+        if start + self.reach < self.longest {
+            let expected = format!("nothing taken back before position {}", self.longest - self.reach);
+            return contradiction(&expected, start);
+        }
         self.put(start, &[]);
         self.pass = pass;
         Ok(())
@@ -228,6 +247,7 @@ impl State {
             self.text.push(id);
             self.hashes.push(add(self.hashes[self.text.len() - 1], u64::from(id)));
         }
+        self.longest = self.longest.max(self.text.len());
     }
 }
 

@@ -182,8 +182,9 @@ impl Trace {
         let version = serde_json::from_str::<Value>(first).ok().and_then(|line| line.get("bd3_trace")?.as_u64());
         match version {
             Some(VERSION) => {}
-            Some(newer) => {
-                let found = format!("version {newer}: a newer bd3 can read it");
+            Some(other) => {
+                let hint = if other > VERSION { ": a newer bd3 can read it" } else { "" };
+                let found = format!("version {other}{hint}");
                 return Err(Error::file(path, format!("a trace of version {VERSION}"), found));
             }
             None => return Err(Error::file(path, "a trace (first line with \"bd3_trace\")", "something else")),
@@ -223,10 +224,9 @@ impl Trace {
         self.pieces.get(&id).map_or(&[], Vec::as_slice)
     }
 
-    /// The bytes of the final text after the prompt.
+    /// The bytes of the text that is the sample's own: after the prompt, or all of it where the prompt had gaps.
     pub fn text(&self) -> Vec<u8> {
-        let prompt = self.last.given().iter().take_while(|&&id| id != self.header.mask).count();
-        self.last.text().iter().skip(prompt).flat_map(|&id| self.piece(id).to_vec()).collect()
+        self.last.text().iter().skip(self.last.own()).flat_map(|&id| self.piece(id).to_vec()).collect()
     }
 }
 

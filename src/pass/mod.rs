@@ -3,6 +3,8 @@
 //! call, so one counter counts passes. Nothing here decides which proposal is accepted (that is `sample`) and nothing here
 //! knows how a model computes.
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 
 mod propose;
@@ -10,7 +12,7 @@ mod propose;
 pub use propose::{Query, cut, nucleus, propose};
 
 /// How a row of logits becomes a distribution to draw from. Order: ban the mask id, temperature, nucleus, renormalise, draw.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Filter {
     /// Logits are divided by this; 0 means the most probable token.
     pub temperature: f64,
@@ -42,7 +44,8 @@ impl Filter {
 }
 
 /// Nucleus filtering (Holtzman et al. 2020), in the two variants that are in use.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Nucleus {
     /// Keep everything.
     Off,

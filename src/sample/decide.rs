@@ -1,6 +1,6 @@
 //! What follows from the answers of a pass: fills, revisions, and the backspace. The other half of [`Sampler`]; `step.rs` says when.
 
-use super::look_back::Regret;
+use super::look_back::{Regret, Watch};
 use super::revise::Change;
 use super::rule::{Clock, hasten};
 use super::step::Status;
@@ -87,7 +87,7 @@ impl<C: Cache> Sampler<C> {
         // Of what a sliding window has dropped nothing can be written again.
         let (dropped, block) = (self.cache.end() - self.cache.held(), self.options.block);
         let border = |regret: &Regret| (regret.position - self.canvas.base()) / block * block;
-        let regret = self.watch.as_mut().and_then(|watch| watch.verdict(&self.canvas));
+        let regret = self.watch.as_mut().and_then(Watch::verdict);
         match regret.filter(|regret| border(regret) >= dropped) {
             Some(regret) => self.retract(regret, sink)?,
             None => self.open_or_finish(sink),

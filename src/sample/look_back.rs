@@ -1,18 +1,21 @@
 //! Look-back, the backspace key: committed tokens are scored again with text on both sides, and where one has become unlikely the
 //! text is taken back to it. The sampler at block size B never sees what follows a block; the same checkpoint at a larger size J
-//! does, so the last J ids of the text stand open there, as one block, over a cache of their own. It decides what to ask and where
+//! does, so the block of J ids that holds the end of the text stands open there, over a cache of its own: every written token is read
+//! in company of what follows it, up to the end of its window. It decides what to ask and where
 //! to cut; it knows no model and emits nothing.
 //!
 //! The price: a look is one pass over J rows (`groups` passes where visible tokens have no scores), once for `every` new ids, and stores
 //! each id once more; a retraction costs the passes of what is written again, at most J ids. `budget` bounds the retractions, so
 //! that every sample ends.
 
+use serde::Serialize;
+
 use super::Canvas;
 use crate::error::{Error, Result};
 use crate::pass::{Ask, Cache, Filter, Lane, Proposal};
 
 /// How to look back.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LookBack {
     /// Block size J at which committed text is scored; the text can be taken back by fewer ids than that.
     pub window: usize,
@@ -75,7 +78,9 @@ pub struct Watch<C> {
     until: usize,
     /// Turns done in this look.
     turn: usize,
-    worst: Option<Regret>,
+    first: Option<Regret>,
+    /// Where the text is cut if it ends here: what lies behind is not worth a look.
+    end: usize,
 }
 
 impl<C: Cache> Watch<C> {
@@ -84,19 +89,22 @@ impl<C: Cache> Watch<C> {
         let seen = canvas.text().len();
         cache.keep_equal(&canvas.text()[canvas.base()..]);
         let (open, ask, left) = (Vec::new(), Ask::none(), how.budget);
-        Self { how, cache, left, seen, open, ask, start: 0, until: 0, turn: 0, worst: None }
+        Self { how, cache, left, seen, open, ask, start: 0, until: 0, turn: 0, first: None, end: 0 }
     }
 
-    /// Is it time to look? Always before the text would end.
-    pub fn is_due(&self, canvas: &Canvas, ends: bool) -> bool {
-        let fresh = canvas.text().len().saturating_sub(self.seen);
-        self.left > 0 && fresh >= if ends { 1 } else { self.how.every } && !self.drawn(canvas).1.is_empty()
+    /// Is it time to look? Always where a window is full, and before the text would end, cut to length `ends`.
+    pub fn is_due(&mut self, canvas: &Canvas, ends: Option<usize>) -> bool {
+        self.end = ends.unwrap_or(canvas.text().len());
+        let fresh = self.end.saturating_sub(self.seen);
+        let full = (self.end - canvas.base().min(self.end)).is_multiple_of(self.how.window);
+        let least = if ends.is_some() || full { 1 } else { self.how.every };
+        self.left > 0 && fresh >= least && !self.drawn(canvas).1.is_empty()
     }
 
     /// Where the window begins, and its rows that the model wrote.
     fn drawn(&self, canvas: &Canvas) -> (usize, Vec<usize>) {
-        let (base, end) = (canvas.base(), canvas.text().len());
-        let start = base + (end.max(base + 1) - 1 - base) / self.how.window * self.how.window;
+        let (base, end) = (canvas.base(), self.end.max(canvas.base() + 1));
+        let start = base + (end - 1 - base) / self.how.window * self.how.window;
         (start, (start..end).filter(|&position| !canvas.is_given(position)).map(|p| p - start).collect())
     }
 
@@ -129,7 +137,7 @@ impl<C: Cache> Watch<C> {
         self.open.clear();
         self.ask = Ask::none();
         if self.until == self.start {
-            self.open.extend(&text[self.start..]);
+            self.open.extend(text[self.start..].iter().take(window));
             self.open.resize(window, canvas.mask_id());
             let rows = self.rows_of_turn(&drawn);
             // The most probable token is what matters, so there is nothing to draw.
@@ -162,12 +170,11 @@ impl<C: Cache> Watch<C> {
         }
         for proposal in proposals.iter().filter(|proposal| proposal.standing < self.how.threshold) {
             let position = self.start + proposal.row;
-            let same = proposal.token == canvas.text()[position];
-            let better = if same { proposal.runner_up } else { (proposal.token, proposal.raw_prob) };
-            // The first one: what follows it was written after it.
-            if better.1 > proposal.standing && self.worst.is_none_or(|regret| position < regret.position) {
-                let prob = proposal.standing as f32;
-                self.worst = Some(Regret { position, prob, better: (better.0, better.1 as f32) });
+            // The first one: later blocks were written after it.
+            let first = self.first.is_none_or(|regret| position < regret.position);
+            if first && proposal.raw_prob > proposal.standing {
+                let better = (proposal.token, proposal.raw_prob as f32);
+                self.first = Some(Regret { position, prob: proposal.standing as f32, better });
             }
         }
         self.turn += 1;
@@ -176,10 +183,10 @@ impl<C: Cache> Watch<C> {
     }
 
     /// Ends a look: what is taken back, if anything.
-    pub fn verdict(&mut self, canvas: &Canvas) -> Option<Regret> {
+    pub fn verdict(&mut self) -> Option<Regret> {
         self.turn = 0;
-        self.seen = canvas.text().len();
-        let regret = self.worst.take()?;
+        self.seen = self.end;
+        let regret = self.first.take()?;
         self.left -= 1;
         self.seen = regret.position;
         Some(regret)

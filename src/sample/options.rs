@@ -1,11 +1,13 @@
 //! How a sample is made, and what that means for its canvas and cache.
 
+use serde::Serialize;
+
 use super::{Budget, Canvas, Revise, Rule, Stop, Window};
 use crate::error::{Error, Result};
 use crate::pass::Filter;
 
 /// How a sample is made.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SampleOptions {
     /// Block size. The open block always has full size, as in training; the text is cut afterwards.
     pub block: usize,

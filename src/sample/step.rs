@@ -172,6 +172,10 @@ impl<C: Cache> Sampler<C> {
         let SampleOptions { rule, budget, filter, alternatives, .. } = self.options;
         let draft = self.canvas.draft();
         let masked = draft.masked();
+        if self.opened.1 == 0 {
+            // What it took to store a long prompt is not the block's.
+            self.opened.0 = Instant::now();
+        }
         self.least =
             budget.passes_left(self.opened.1, self.opened.0.elapsed()).map_or(0, |left| hurry(masked.len(), left));
         let mut rows = match masked.is_empty() || self.reviser.leads() {
@@ -281,8 +285,8 @@ impl<C: Cache> Sampler<C> {
             let (start, ids) = (self.canvas.draft().start(), self.canvas.draft().ids().to_vec());
             self.canvas.commit();
             self.emit(&Event::BlockCommitted { start, ids }, sink);
-            let ends = self.verdict().is_some();
-            if self.watch.as_ref().is_some_and(|watch| watch.is_due(&self.canvas, ends)) {
+            let ends = self.verdict().map(|(_, length)| length);
+            if self.watch.as_mut().is_some_and(|watch| watch.is_due(&self.canvas, ends)) {
                 if self.status == Status::Running {
                     self.status = Status::Looking;
                 }

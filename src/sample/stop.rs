@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 use crate::event::Reason;
 
@@ -9,7 +11,7 @@ use crate::event::Reason;
 pub(super) const ENTROPY_WINDOW: usize = 256;
 
 /// Which rules may end a sample before its length does.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Stop {
     /// End of text: ends a sample at this id; the id itself is not part of the text.
     pub eos: Option<u32>,

@@ -1,9 +1,12 @@
 //! Windows: what a sample sees once it is longer than the model was trained for.
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 
 /// What happens past the training length.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Window {
     /// Nothing: the cache grows, positions go on beyond those seen in training. For models that extrapolate.
     Grow,

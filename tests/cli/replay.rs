@@ -25,7 +25,7 @@ fn a_trace_is_the_sample_without_its_model() {
     assert!(canvas.contains('▢') && canvas.contains("tokens/pass") && canvas.contains('\u{1b}'), "{canvas:?}");
     let header: serde_json::Value =
         serde_json::from_str(std::fs::read_to_string(&path).unwrap().lines().next().unwrap()).unwrap();
-    assert_eq!((&header["seed"], &header["settings"]["n"]), (&4.into(), &9.into()));
+    assert_eq!((&header["seed"], &header["settings"]["options"]["max_new"]), (&4.into(), &9.into()));
 }
 
 #[test]

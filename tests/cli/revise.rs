@@ -41,6 +41,7 @@ fn a_revision_that_a_model_or_a_flag_does_not_support_is_refused() {
     refused(&["sample", "--revise", "look-back", "--block", "256"], &["look-back", "256"]);
     refused(&["sample", "--revise", "remask", "--revise-threshold", "2"], &["threshold of remask", "(0, 1]"]);
     refused(&["sample", "--revise-rounds", "3"], &["--revise"]);
+    refused(&["sample", "--revise", "remask", "--passes", "3"], &["budget of a block"]);
 }
 
 #[test]
@@ -54,6 +55,10 @@ fn a_template_is_filled_and_its_words_stay() {
     assert!(made["ids"].as_array().unwrap().len() as u64 > tokens);
     let shown = out(&["sample", "--infill", template, "--seed", "3", "--view", "text"]);
     assert_eq!(shown, text.as_bytes());
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("t.jsonl").to_str().unwrap().to_string();
+    out(&["sample", "--infill", template, "--seed", "3", "--trace", &path]);
+    assert_eq!(out(&["replay", &path]), text.as_bytes());
     let longer = sample(&["--infill", "A ___{2} cat.", "-n", "5"]);
     assert_eq!(longer["tokens"], 7);
     refused(&["sample", "--infill", "no gap"], &["template", "`___`"]);

@@ -49,7 +49,7 @@ fn proposal(row: usize, lowest: u32, rng: &mut Rng) -> Proposal {
     }
 }
 
-fn any_rule() -> impl Strategy<Value = Rule> {
+pub fn any_rule() -> impl Strategy<Value = Rule> {
     let share = || (1usize..9, prop::sample::select(vec![Split::Even, Split::Block, Split::Linear, Split::Dream]));
     let bar = || prop_oneof![Just(1.0), Just(0.5), 1e-9f64..1.0];
     prop_oneof![

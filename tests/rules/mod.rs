@@ -7,3 +7,5 @@ mod laws;
 mod ops;
 mod pictures;
 mod traces;
+
+pub use laws::any_rule;

@@ -1,6 +1,8 @@
 //! Token-to-token edits (LLaDA2.1): a known token is replaced when the model has come to prefer another one clearly. Masks are
 //! filled by a rule of their own ([`crate::sample::rule::dynamic`] with one row per pass) in the same pass.
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 use crate::event::{EditKind, Why};
 use crate::pass::Proposal;
@@ -8,7 +10,7 @@ use crate::pass::Proposal;
 use super::Change;
 
 /// The numbers of an editing loop.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Editing {
     /// The probability that another token must exceed, in [0, 1). LLaDA2.1: 0.9, in its faster modes 0.5 and 0.
     pub threshold: f64,

@@ -8,7 +8,9 @@ pub mod remdm;
 pub mod renoise;
 mod reviser;
 
-use super::{LookBack, Rule, SampleOptions};
+use serde::Serialize;
+
+use super::{Budget, LookBack, Rule, SampleOptions};
 use crate::error::{Error, Result};
 use crate::event::{EditKind, Why};
 
@@ -31,7 +33,8 @@ pub struct Change {
 }
 
 /// A revision. Under SUBS a known token has probability 1 and logits that no training touched, so each says what it scores with.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Revise {
     /// What is known stays.
     #[default]
@@ -65,6 +68,9 @@ impl Revise {
     /// # Errors
     /// As said.
     pub fn check(&self, options: &SampleOptions) -> Result<()> {
+        if options.budget != Budget::default() && !matches!(self, Self::None | Self::LookBack(_)) {
+            return Err(Error::value("budget of a block", "none, since the revision has passes of its own", "one"));
+        }
         match self {
             Self::None => Ok(()),
             Self::Remask { threshold, .. } if !(*threshold > 0.0 && *threshold <= 1.0) => {

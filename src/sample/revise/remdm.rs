@@ -1,6 +1,8 @@
 //! Re-masking on a schedule (Wang et al. 2025, ReMDM, arXiv 2503.00307): known tokens become masks again with probability sigma,
-//! and masks are filled a little faster in return, so that the share of masks at each time is that of the plain process.
+//! and masks are filled a little faster in return, so that with [`Spread::Even`] the share of masks at each time is that of the plain process.
 //! `visible` is alpha, the probability of a token to be visible: 0 where all is masked, 1 at the end.
+
+use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::event::{EditKind, Why};
@@ -19,7 +21,8 @@ pub struct Span {
 }
 
 /// How strongly tokens are re-masked.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Strength {
     /// At most eta (ReMDM-cap, section 4.1): min(eta, sigma max).
     Cap(f64),
@@ -28,7 +31,8 @@ pub enum Strength {
 }
 
 /// When tokens are re-masked.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// In every pass.
     Always,
@@ -117,7 +121,8 @@ impl Span {
 }
 
 /// How sigma is spread over the rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Spread {
     /// Every known token has sigma.
     Even,

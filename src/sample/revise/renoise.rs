@@ -13,7 +13,7 @@ pub fn temperature((least, most): (f64, f64), left: usize, steps: usize) -> f64 
     least + (most - least) * left as f64 / steps as f64
 }
 
-/// What a pass changes: rows accepted by [`entropy_bound`] (in nats, of the distribution that was drawn from) take their draw,
+/// What a pass changes: rows accepted by [`entropy_bound`] (in nats; at temperature 1, since [`Proposal::entropy`] is taken before the temperature) take their draw,
 /// all others take their id in `noise` (one per row of the block). Rows whose id does not change are left out. There is one
 /// proposal per row.
 pub fn renoise(block: &[u32], proposals: &[Proposal], bound: f64, noise: &[u32]) -> Vec<Change> {

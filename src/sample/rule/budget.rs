@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 use crate::event::Why;
 use crate::pass::Proposal;
@@ -9,7 +11,7 @@ use crate::pass::Proposal;
 use super::ranked::{Accepted, best};
 
 /// What a block may cost.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Budget {
     /// Passes, at most.
     pub passes: Option<usize>,

@@ -46,7 +46,11 @@ pub(super) const KINDS: [Kind; 14] = [
         &["threshold", "steps", "share"],
     ),
     ("factor", "the most rows n with (n + 1)(1 - p) below --factor (Fast-dLLM)", &["factor"]),
-    ("entropy-bound", "the most rows whose entropies sum to --bound nats (EB-sampler)", &["bound"]),
+    (
+        "entropy-bound",
+        "the surest rows, as long as the entropies of all but the last sum to --bound nats (EB-sampler)",
+        &["bound"],
+    ),
     (
         "klass",
         "rows of at least --threshold that moved less than --drift for --stable passes",
@@ -108,7 +112,8 @@ impl Rule {
                 let threshold = threshold()?;
                 Self::Hierarchy { threshold, low: knobs.low.unwrap_or(threshold.min(0.62)) }
             }
-            _ => Self::Credit { threshold: threshold()? },
+            "credit" => Self::Credit { threshold: threshold()? },
+            _ => unreachable!("every kind has its arm"),
         };
         rule.check()?;
         Ok(rule)

@@ -2,6 +2,8 @@
 //! function. Rules that choose positions without looking at proposals ask only for these rows and accept what comes back;
 //! the others ask for every masked row and choose afterwards. Every rule settles at least one row per pass.
 
+use serde::Serialize;
+
 use crate::event::Why;
 use crate::pass::Proposal;
 use crate::rng::Rng;
@@ -26,8 +28,10 @@ pub use ranked::{
 };
 pub use split::{Split, dream_times};
 
-/// An unmasking rule. Steps are counted per block. Probabilities are taken before temperature and nucleus, as in the sources.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// An unmasking rule. Steps are counted per block. Probabilities are taken before temperature and nucleus,
+/// as in LLaDA and Fast-dLLM; Dream and SDAR take them after (the same at temperature 1 without a nucleus).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Rule {
     /// One uniformly chosen position per pass: the exact simulation of the reverse process, jump by jump (Zheng et al. 2024,
     /// first-hitting sampler, proposition 4.1; the default of Arriola et al. 2025). The times of the jumps are not drawn: no

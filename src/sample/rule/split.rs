@@ -1,9 +1,12 @@
 //! How the steps of a block share its masks. Families differ, and a step more or less here is another text there.
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 
 /// How many rows a step settles.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Split {
     /// The masks shared evenly, the first steps taking the remainder (Nie et al. 2025, LLaDA; Fast-dLLM v1; Nemotron).
     #[default]
