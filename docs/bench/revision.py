@@ -24,8 +24,10 @@ GROUPS = [
         "--rule confidence --steps 4 --revise edit --revise-threshold 0.9",
         "--rule confidence --steps 4 --revise edit --revise-threshold 0.3",
     ]),
-    (8, "--rule first-hitting", [
+    (8, "--rule confidence --steps 7", [
         "--rule confidence --steps 6 --revise remask --revise-threshold 0.1",
+    ]),
+    (8, "--rule ancestral --steps 24", [
         "--rule ancestral --steps 8 --revise edit --revise-threshold 0.3 --revise-rounds 2",
         "--rule ancestral --steps 12 --revise look-back",
     ]),
