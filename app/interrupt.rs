@@ -1,6 +1,7 @@
 //! Ctrl-C, and a request to terminate: the first asks the running command to finish early, the second ends the program.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 
@@ -16,6 +17,20 @@ pub fn watch() -> anyhow::Result<()> {
     })?;
     Ok(())
 }
+
+/// The same while the whole screen is drawn. There Ctrl-C is a key, and a signal means that the terminal may be gone: then waiting for
+/// keys may never end (crossterm reads a closed terminal again and again), so that the program ends by itself a little later.
+pub fn watch_screen() -> anyhow::Result<()> {
+    ctrlc::set_handler(|| {
+        ASKED.store(true, Ordering::Relaxed);
+        std::thread::sleep(GRACE);
+        std::process::exit(FAILED);
+    })?;
+    Ok(())
+}
+
+/// Time to leave the screen in order.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// True once the user has asked to stop.
 pub fn asked() -> bool {

@@ -68,8 +68,10 @@ pub fn run(course: &Course, denoiser: &impl Denoiser) -> anyhow::Result<()> {
     let mut lanes = course.options.iter().map(lane).collect::<Result<Vec<_>>>()?;
     let terminal = View::of_stdout() == View::Canvas && course.view.is_none_or(|view| view == View::Canvas);
     if terminal {
+        interrupt::watch_screen()?;
         watch(course, denoiser, &mut lanes)?;
     } else {
+        interrupt::watch()?;
         while turn(denoiser, &mut lanes)? && !interrupt::asked() {}
     }
     lanes.iter().enumerate().try_for_each(|(index, lane)| report(course, index, lane))?;

@@ -66,7 +66,7 @@ fn read(path: &Path) -> Result<Trace> {
 
 /// On the whole terminal, until q.
 fn play(trace: &Trace, speed: f64) -> anyhow::Result<()> {
-    interrupt::watch()?;
+    interrupt::watch_screen()?;
     let inks = Inks::of_environment();
     let (mut screen, mut player) = (Screen::open()?, Player::new(trace, speed));
     let mut last = Instant::now();

@@ -270,7 +270,6 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
         let lane = |block| args.options(&model, (job.options.stop.eos, block));
         let options = blocks.into_iter().map(lane).collect::<Result<Vec<_>>>()?;
         options.iter().for_each(|options| model.note_untrained(options.block));
-        interrupt::watch()?;
         let Job { prompt, ids, .. } = job;
         let course = Course { model: &model, prompt, ids, seed: args.seed, options, view: args.view };
         return race::run(&course, &model.checkpoint.engine(args.engine())?);

@@ -18,6 +18,8 @@ pub const GRID: &[Entry] = &[
     Entry { label: "ancestral 2 a pass", from: 4, flags: "--rule ancestral --steps {block/2}" },
     Entry { label: "confidence 2 a pass", from: 4, flags: "--rule confidence --steps {block/2}" },
     Entry { label: "confidence 4 a pass", from: 4, flags: "--rule confidence --steps {block/4}" },
+    Entry { label: "entropy bound 0.1", from: 4, flags: "--rule entropy-bound --bound 0.1" },
+    Entry { label: "factor 1", from: 4, flags: "--rule factor --factor 1" },
     Entry { label: "threshold 0.9", from: 4, flags: "--rule threshold --threshold 0.9" },
     Entry { label: "threshold 0.5", from: 4, flags: "--rule threshold --threshold 0.5" },
     Entry { label: "threshold 0.2", from: 4, flags: "--rule threshold --threshold 0.2" },
