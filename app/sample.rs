@@ -169,6 +169,10 @@ impl SampleArgs {
             None => (self.ids(model, prompt.as_deref())?, arch.block),
             Some(template) => {
                 let longest = template_ids(model, template, |_, most| most)?;
+                if longest.len() > arch.length {
+                    let expected = format!("at most {} tokens, the length the model was trained for", arch.length);
+                    return Err(Error::value("--infill", expected, longest.len().to_string()));
+                }
                 let block = block_that_holds(arch, longest.len());
                 (longest, block)
             }

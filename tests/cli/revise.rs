@@ -61,6 +61,7 @@ fn a_template_is_filled_and_its_words_stay() {
     assert_eq!(out(&["replay", &path]), text.as_bytes());
     let longer = sample(&["--infill", "A ___{2} cat.", "-n", "5"]);
     assert_eq!(longer["tokens"], 7);
+    refused(&["sample", "--infill", "a ___{256}"], &["--infill", "at most 256 tokens", "258"]);
     refused(&["sample", "--infill", "no gap"], &["template", "`___`"]);
     refused(&["sample", "--infill", "a ___", "-p", "b"], &["--infill"]);
 }
