@@ -41,7 +41,7 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     if !(args.speed >= 0.0 && args.speed.is_finite()) {
         return Err(Error::value("--speed", "a number of at least 0", args.speed.to_string()).into());
     }
-    let trace = read(&args.trace)?;
+    let (trace, whole) = read(&args.trace)?;
     let terminal = View::of_stdout() == View::Canvas;
     match args.view {
         Some(ReplayView::Text) => view::print(&view::lossy(trace.text()))?,
@@ -49,19 +49,19 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
         _ if terminal => play(&trace, args.speed)?,
         _ => flow(&trace, args.speed)?,
     }
-    if trace.last.is_finished() {
+    if trace.last.is_finished() && whole {
         return Ok(());
     }
     let (path, events) = (args.trace.display(), trace.events.len());
-    Err(Error::Run(format!("{path}: expected a trace to its sample's end, found one cut short after {events} events"))
+    Err(Error::Run(format!("{path}: expected a trace to its sample's end, found one cut short after {events} events or followed by half a line"))
         .into())
 }
 
-/// A trace, as far as it goes: a last line that is not whole was being written when its run ended.
-fn read(path: &Path) -> Result<Trace> {
+/// A trace, as far as it goes, and whether its last line is whole: one that is not was being written when its run ended.
+fn read(path: &Path) -> Result<(Trace, bool)> {
     let file = std::fs::read(path).map_err(|e| Error::io(path, e))?;
     let whole = file.iter().rposition(|&byte| byte == b'\n').map_or(file.len(), |last| last + 1);
-    Trace::parse(path, &file[..whole])
+    Ok((Trace::parse(path, &file[..whole])?, whole == file.len()))
 }
 
 /// On the whole terminal, until q.

@@ -117,8 +117,9 @@ impl ReviseArgs {
                 })?
             }
         };
-        if !sizes.contains(&window) {
-            return Err(Error::value("--look-window", format!("one of {sizes:?}"), window.to_string()));
+        if !sizes.contains(&window) || !fits(&window) {
+            let fitting: Vec<usize> = sizes.into_iter().filter(fits).collect();
+            return Err(Error::value("--look-window", format!("one of {fitting:?}"), window.to_string()));
         }
         Ok(LookBack {
             window,

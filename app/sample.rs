@@ -31,7 +31,7 @@ pub struct SampleArgs {
     /// The same, from a file; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "prompt", help_heading = "Text")]
     prompt_file: Option<PathBuf>,
-    /// Fill the gaps of a text: `___` is 1 to 8 tokens, `___{3,8}` 3 to 8, a space before it is the gap's; the whole text is written
+    /// Fill the gaps of a text: `___` is 1 to 8 tokens, `___{3,8}` 3 to 8, `\_` is no gap, a space before a gap is the gap's
     #[arg(long, value_name = "TEMPLATE", allow_hyphen_values = true, conflicts_with_all = ["prompt", "prompt_file", "chat"], help_heading = "Text")]
     pub infill: Option<String>,
     /// The prompt is a user's message: wrap it in the model's chat template
@@ -47,7 +47,8 @@ pub struct SampleArgs {
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Text")]
     pub seed: u64,
 
-    /// Tokens in a block, best one that the model was trained at; default: the model's own
+    /// Tokens in a block, best one that the model was trained at; default: the model's own, with --infill the smallest trained one that
+    /// holds the template
     #[arg(long, value_name = "N", help_heading = "Blocks")]
     pub block: Option<usize>,
     #[command(flatten)]
@@ -177,6 +178,9 @@ impl SampleArgs {
                 (longest, block)
             }
         };
+        if self.guidance != 0.0 && prompt.is_none() {
+            return Err(Error::value("--guidance", "a prompt to be led by", "none"));
+        }
         let options = self.options(model, (eos, self.block.unwrap_or(block)))?;
         Ok(Job { args: self, model, options, prompt, template, ids })
     }

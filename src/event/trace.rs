@@ -213,7 +213,7 @@ impl Trace {
         self.last.apply(&event).map_err(|error| error.to_string())?;
         let hash = format!("{:016x}", self.last.hash());
         if hash != state {
-            return Err(format!("state {state} where the events lead to {hash}"));
+            return Err(format!("state {state:?} where the events lead to {hash}"));
         }
         self.events.push((ms, event));
         Ok(())

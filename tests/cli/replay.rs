@@ -47,6 +47,8 @@ fn a_trace_that_is_cut_short_is_shown_as_far_as_it_goes() {
         assert!(text.starts_with(shown.trim_end_matches('\u{fffd}')), "{cut}: {shown:?}");
         assert_eq!(shown.is_empty(), cut <= commit, "{cut}: {shown:?}");
     }
+    std::fs::write(&path, [&whole[..], b"half a line"].concat()).unwrap();
+    assert_eq!(run(&["replay", &path]).status.code(), Some(1));
     let mut changed = whole;
     let digit = changed.iter().rposition(u8::is_ascii_digit).unwrap();
     changed[digit] ^= 1;

@@ -60,6 +60,9 @@ pub(super) const KINDS: [Kind; 14] = [
     ("credit", "as threshold, where tokens that were often on top are trusted earlier (dInfer)", &["threshold"]),
 ];
 
+/// Steps of a block, at most: each is passed over even where it settles nothing.
+const MOST_STEPS: usize = 1_000_000;
+
 impl Rule {
     /// The names of all rules.
     pub const NAMES: [&'static str; KINDS.len()] = {
@@ -143,8 +146,8 @@ impl Rule {
             let good = x > 0.0 && x.is_finite();
             if good { Ok(()) } else { Err(Error::value(key, "a number above 0", x.to_string())) }
         };
-        if self.steps() == Some(0) {
-            return Err(Error::value("steps", "at least 1", "0"));
+        if let Some(steps) = self.steps().filter(|steps| !(1..=MOST_STEPS).contains(steps)) {
+            return Err(Error::value("steps", format!("1 to {MOST_STEPS}"), steps.to_string()));
         }
         match self {
             Self::Threshold { threshold } | Self::Dynamic { threshold, .. } | Self::Credit { threshold } => {
