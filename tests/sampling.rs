@@ -171,14 +171,24 @@ fn a_sink_that_breaks_stops_the_sample_before_the_next_pass() {
         }
     }
     let model = Scripted::new(MASK, round_numbers);
-    for (after, passes) in [(1, 0), (2, 0), (3, 1), (4, 2)] {
+    let split = Split::Even;
+    let mut sampler = sampler_for(&model, &options(4, 40, Rule::LeftToRight { steps: 4, split }), &[9], 1).unwrap();
+    run(&model, &mut sampler, &mut Breaks(4, Vec::new())).unwrap();
+    assert_eq!(
+        (sampler.passes(), sampler.written(), sampler.ids().len()),
+        (2, 2, 3),
+        "what is known before the first mask"
+    );
+    for (after, passes) in [(1, 0), (2, 0), (3, 1), (4, 2), (9, 5)] {
         let mut sampler =
             Sampler::new(options(4, 40, Rule::FirstHitting), &[9], MASK, |size| model.cache(size), Rng::new(1))
                 .unwrap();
         let mut sink = Breaks(after, Vec::new());
         run(&model, &mut sampler, &mut sink).unwrap();
         assert_eq!((sampler.passes(), sampler.reason()), (passes, Some(Reason::Interrupted)), "{after}");
-        assert_eq!(sink.1.last(), Some(&Event::Finished { length: 1, passes, tokens: 0, reason: Reason::Interrupted }));
+        let (length, tokens) = (sampler.ids().len(), sampler.written());
+        assert_eq!(sink.1.last(), Some(&Event::Finished { length, passes, tokens, reason: Reason::Interrupted }));
+        assert_eq!(rebuild(&sink.1), sampler.ids());
     }
 }
 

@@ -226,11 +226,19 @@ impl State {
 
     fn finish(&mut self, length: usize, passes: u64) -> Result<()> {
         self.check_pass(passes)?;
+        // A sample that is stopped keeps what is known at the beginning of its open block.
+        let open = self.open.as_deref().unwrap_or_default();
+        let known: Vec<u32> = open.iter().copied().take_while(|&id| id != self.mask_id).collect();
+        let most = if known.is_empty() { self.text.len() } else { self.text.len().max(self.start + known.len()) };
+        if length > most {
+            return contradiction(&format!("at most {most} ids"), length);
+        }
         if length > self.text.len() {
-            return contradiction(&format!("at most {} ids", self.text.len()), length);
+            self.put(self.start, &known[..length - self.start]);
+        } else {
+            self.put(length, &[]);
         }
         self.open = None;
-        self.put(length, &[]);
         self.phase = Phase::Finished;
         Ok(())
     }

@@ -53,6 +53,15 @@ impl Canvas {
         self.draft = Draft::default();
     }
 
+    /// What is known at the beginning of the open block becomes text: all that is left of it when a sample is stopped.
+    pub fn commit_known(&mut self) {
+        let draft = std::mem::take(&mut self.draft);
+        if !draft.ids().is_empty() {
+            self.text.truncate(draft.start());
+            self.text.extend(draft.ids().iter().take_while(|&&id| id != self.mask_id));
+        }
+    }
+
     /// Committed text from `position` on is taken back and returned; the next block opens where it ends.
     pub fn retract(&mut self, position: usize) -> Vec<u32> {
         self.text.split_off(position)

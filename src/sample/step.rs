@@ -137,6 +137,7 @@ impl<C: Cache> Sampler<C> {
         }
         match (self.status, &mut self.watch) {
             (Status::Interrupted, _) => {
+                self.canvas.commit_known();
                 self.finish(Reason::Interrupted, self.canvas.text().len().min(self.limit()), sink);
             }
             (Status::Looking, Some(watch)) => watch.plan(&self.canvas, PIECE, self.options.shown()),
