@@ -74,6 +74,7 @@ pub fn run(course: &Course, denoiser: &impl Denoiser) -> anyhow::Result<()> {
         interrupt::watch()?;
         while turn(denoiser, &mut lanes)? && !interrupt::asked() {}
     }
+    lanes.iter_mut().for_each(|lane| lane.sampler.stop(&mut lane.page));
     lanes.iter().enumerate().try_for_each(|(index, lane)| report(course, index, lane))?;
     Ok(())
 }

@@ -179,6 +179,12 @@ fn a_sink_that_breaks_stops_the_sample_before_the_next_pass() {
         (2, 2, 3),
         "what is known before the first mask"
     );
+    let mut sampler = sampler_for(&model, &options(4, 40, Rule::LeftToRight { steps: 4, split }), &[9], 1).unwrap();
+    let mut events: Vec<Event> = Vec::new();
+    step(&model, std::slice::from_mut(&mut sampler), std::slice::from_mut(&mut events)).unwrap();
+    sampler.stop(&mut events);
+    assert_eq!((sampler.passes(), sampler.written(), sampler.reason()), (1, 1, Some(Reason::Interrupted)));
+    assert_eq!(rebuild(&events), sampler.ids());
     for (after, passes) in [(1, 0), (2, 0), (3, 1), (4, 2), (9, 5)] {
         let mut sampler =
             Sampler::new(options(4, 40, Rule::FirstHitting), &[9], MASK, |size| model.cache(size), Rng::new(1))

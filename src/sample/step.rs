@@ -216,13 +216,21 @@ impl<C: Cache> Sampler<C> {
         if self.status == Status::Looking {
             return self.look(proposals, sink);
         }
-        let edits = if self.asks() { self.decide(proposals)? } else { Vec::new() };
-        let decided = self.asks();
+        let decides = self.asks();
+        let edits = if decides { self.decide(proposals)? } else { Vec::new() };
         self.emit(&Event::Edited { pass: self.passes, edits }, sink);
-        if decided {
+        if decides {
             self.advance(sink);
         }
         Ok(())
+    }
+
+    /// Ends it between two passes, with the text so far: as a sink does that asks to stop. Nothing where it is done.
+    pub fn stop(&mut self, sink: &mut impl Sink) {
+        if matches!(self.status, Status::Running | Status::Looking) {
+            self.status = Status::Interrupted;
+            self.plan(sink);
+        }
     }
 
     /// Why it is done; `None` while it is not.

@@ -1,11 +1,10 @@
 //! Stop rules: when a sample ends, and where it is cut. Judged after each committed block.
 
-use std::collections::HashMap;
-
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::event::Reason;
+use crate::likelihood::judge::entropy;
 
 /// How many of the last tokens the entropy rule looks at.
 pub(super) const ENTROPY_WINDOW: usize = 256;
@@ -51,19 +50,7 @@ impl Stop {
 
 /// Entropy in nats of the histogram of the last 256 ids.
 pub(super) fn last_entropy(text: &[u32]) -> f64 {
-    histogram_entropy(&text[text.len().saturating_sub(ENTROPY_WINDOW)..])
-}
-
-fn histogram_entropy(ids: &[u32]) -> f64 {
-    let mut counts: HashMap<u32, u32> = HashMap::new();
-    for &id in ids {
-        *counts.entry(id).or_default() += 1;
-    }
-    // Summed in sorted order: the order of a hash map changes from run to run, and with it the last bits.
-    let mut counts: Vec<u32> = counts.into_values().collect();
-    counts.sort_unstable();
-    let share = |count: u32| f64::from(count) / ids.len() as f64;
-    -counts.into_iter().map(|count| share(count) * share(count).ln()).sum::<f64>()
+    entropy(&text[text.len().saturating_sub(ENTROPY_WINDOW)..])
 }
 
 #[cfg(test)]
@@ -95,6 +82,6 @@ mod tests {
     #[test]
     fn entropy_of_a_uniform_histogram() {
         let ids: Vec<u32> = (0..64).flat_map(|id| [id; 4]).collect();
-        assert!((histogram_entropy(&ids) - 64f64.ln()).abs() < 1e-12);
+        assert!((entropy(&ids) - 64f64.ln()).abs() < 1e-12);
     }
 }
