@@ -36,9 +36,9 @@ pub struct Sampler<C> {
     pub(super) status: Status,
 }
 
-/// Ids that are stored in one pass, at most, or one block. More would not make the products faster, and a sink is heard between
-/// two pieces.
-const PIECE: usize = 256;
+/// Ids that are stored in one pass, at most, or one block. More would not make the products faster (`bd3 bench pass --rows 16,32,64,256`),
+/// and between two pieces a sink is heard and others have their turn.
+const PIECE: usize = 64;
 
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Status {
