@@ -17,7 +17,7 @@ pub struct ReviseArgs {
     /// What happens to tokens that are known already
     #[arg(long, value_name = "NAME", value_parser = names(), help_heading = "Revision")]
     revise: Option<String>,
-    /// Remask, corrector, look-back: a token below this probability goes, default 0.1, 0.05, 0.01; edit: another one above it comes, default 0.9
+    /// Remask, corrector, look-back: a token below this probability goes, default 0.1, 0.01, 0.01; edit: another one above it comes, default 0.9
     #[arg(allow_negative_numbers = true, long, value_name = "X", requires = "revise", help_heading = "Revision")]
     revise_threshold: Option<f64>,
     /// Remask and corrector: rounds in a block, default 1; edit: passes over a full block, default 4; look-back: retractions in a sample, default 4
@@ -115,7 +115,7 @@ impl ReviseArgs {
             let expected = "a model trained at block size 1 too, which it reads at";
             return Err(Error::value("--revise corrector", expected, format!("block sizes {sizes:?}")));
         }
-        Ok(Corrector { threshold: self.revise_threshold.unwrap_or(0.05), rounds: self.revise_rounds.unwrap_or(1) })
+        Ok(Corrector { threshold: self.revise_threshold.unwrap_or(0.01), rounds: self.revise_rounds.unwrap_or(1) })
     }
 
     fn look_back(&self, arch: &Arch, block: usize) -> Result<LookBack> {

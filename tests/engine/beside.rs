@@ -1,9 +1,13 @@
 //! Ids that stand open beside stored ones: the same numbers as block by block, the same cache, and nobody else notices.
 
-use bd3::arch::Objective;
+use bd3::arch::{Objective, SizeClip};
 use bd3::engine::{Engine, KeyValues, Options};
+use bd3::event::{EditKind, Event};
 use bd3::format::Type;
 use bd3::pass::{Ask, Cache, Denoiser, Filter, Guide, Lane, Place};
+use bd3::rng::Rng;
+use bd3::sample::revise::corrector::Corrector;
+use bd3::sample::{Revise, Rule, SampleOptions, Sampler, run};
 
 use super::{MASK, VOCAB, after, arch, ask, dit, engine, llama, text};
 
@@ -109,4 +113,41 @@ fn what_cannot_stand_beside_is_refused() {
     let lane = Lane::new(&mut cache, &store, &[MASK; 4], &ask);
     let told = masked.logits(&mut [Lane { place: Place::Beside, guide: Some(guide), ..lane }]).unwrap_err();
     assert!(told.to_string().contains("no guide"), "{told}");
+}
+
+/// What a corrector says of a token it takes back is the probability that block size 1 gives it, beside a cache that was filled on the way.
+#[test]
+fn a_corrector_reads_what_block_size_1_says() {
+    let mut arch = arch(dit(), Objective::Masked);
+    arch.sizes.push(SizeClip { size: 1, ..arch.sizes[0] });
+    let engine = engine(&arch, Type::F32, Options { exact: true, ..Options::default() });
+    let revise = Revise::Corrector(Corrector { threshold: 0.02, rounds: 2 });
+    let options = SampleOptions { revise, ..SampleOptions::new(4, 40, Rule::FirstHitting) };
+    let caches = |size| engine.cache(size);
+    let mut sampler = Sampler::new(options, &text(3, 7), MASK, caches, Rng::new(2)).unwrap();
+    let mut events: Vec<Event> = Vec::new();
+    run(&engine, &mut sampler, &mut events).unwrap();
+    let (mut ids, mut looked) = (text(3, 7), 0);
+    for event in &events {
+        match event {
+            Event::BlockOpened { start, ids: open } => {
+                ids.truncate(*start);
+                ids.extend(open);
+            }
+            Event::Edited { edits, .. } => {
+                for edit in edits.iter().filter(|edit| edit.kind == EditKind::Remask) {
+                    let store = &ids[..edit.position];
+                    let ask = Ask { standing: vec![edit.old], ..Ask::new(vec![0], vec![0.5], Filter::NONE) };
+                    let mut cache = engine.cache(1);
+                    let answers = engine.pass(&mut [Lane::new(&mut cache, store, &[MASK], &ask)]).unwrap();
+                    let expected = answers[0][0].standing;
+                    assert!((f64::from(edit.old_prob) - expected).abs() < 1e-5 && expected < 0.02, "{edit:?}");
+                    looked += 1;
+                }
+                edits.iter().for_each(|edit| ids[edit.position] = edit.new);
+            }
+            _ => {}
+        }
+    }
+    assert!(looked > 10, "{looked} tokens were taken back");
 }
