@@ -17,7 +17,7 @@ pub struct ReviseArgs {
     /// What happens to tokens that are known already
     #[arg(long, value_name = "NAME", value_parser = names(), help_heading = "Revision")]
     revise: Option<String>,
-    /// Remask, corrector, look-back: a token below this probability goes, default 0.1, 0.01, 0.01; edit: another one above it comes, default 0.9
+    /// Remask, corrector, look-back: a token below it goes, default 0.1, 0.01, 0.01; edit: another one above it comes, default 0.9
     #[arg(allow_negative_numbers = true, long, value_name = "X", requires = "revise", help_heading = "Revision")]
     revise_threshold: Option<f64>,
     /// Remask and corrector: rounds in a block, default 1; edit: passes over a full block, default 4; look-back: retractions in a sample, default 4
@@ -43,7 +43,7 @@ const NAMES: [(&str, &str); 9] = [
     ("edit", "known tokens become likelier ones (LLaDA2.1; needs a model trained with corrupted visible tokens)"),
     (
         "corrector",
-        "a full block is read again from left to right, at block size 1, and its unlikely tokens are drawn again (BlockGen)",
+        "a full block is read from left to right, at block size 1; unlikely tokens are drawn again (BlockGen)",
     ),
     (
         "look-back",
