@@ -79,7 +79,7 @@ export class Settings {
     this.revise = pick("revise", [...model.revisions].sort((a, b) => (b.name === "none") - (a.name === "none")), (revise) => this.#change({ revise }));
     this.ruleAbout = el("p.about", { id: "rule-about" });
     this.reviseAbout = el("p.about", { id: "revise-about" });
-    const dice = el("button.quiet", { type: "button", title: "Another seed", "aria-label": "Another seed", onclick: () => this.#change({ seed: Math.floor(Math.random() * 1e6) }) }, icon("auto"), "New");
+    const dice = el("button.quiet.icon", { type: "button", title: "Another seed", "aria-label": "Another seed", onclick: () => this.#change({ seed: Math.floor(Math.random() * 1e6) }) }, icon("dice"));
     return el("div.fields", {},
       el("div.field.blocks", {}, el("div.named", {}, el("label", { for: "block" }, "Block size"), this.blockOut), this.block, el("div.marks", {}, marks),
         el("p.ends", { id: "block-ends" }, el("span", {}, "autoregressive"), el("span", {}, "full diffusion"))),
