@@ -55,14 +55,30 @@ export class Canvas {
     }
     this.#arrange(blocks);
     this.#keepTabStop();
+    this.#keepHeight();
+  }
+
+  // What is below stays where it is while the text grows shorter.
+  #keepHeight() {
+    if (this.width !== this.box.clientWidth) [this.width, this.height] = [this.box.clientWidth, 0];
+    this.box.style.minHeight = "";
+    this.height = Math.max(this.height, this.box.offsetHeight);
+    this.box.style.minHeight = `${this.height}px`;
   }
 
   /** Shows a sentence in place of a text. */
   empty(...children) {
-    this.rows = [];
-    this.blocks.clear();
+    this.reset();
     this.view = null;
     this.box.replaceChildren(el("p.empty", {}, ...children));
+  }
+
+  /** Forgets the text that was shown, and how tall it was. */
+  reset() {
+    this.rows = [];
+    this.blocks.clear();
+    this.width = -1;
+    this.box.style.minHeight = "";
   }
 
   clearSelection() {

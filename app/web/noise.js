@@ -26,7 +26,11 @@ export function noiseView() {
   const toggle = el("button.icon.play", { type: "button", onclick: () => (timer ? pause() : play()) });
   const slider = el("input.scrub", { id: "noise-level", type: "range", min: 0, max: LEVELS - 1, step: 1, value: level, "aria-label": "Noise level" });
   const where = el("output.where", { for: "noise-level" });
-  slider.addEventListener("input", () => { pause(); show(slider.valueAsNumber); });
+  slider.addEventListener("input", () => {
+    const next = slider.valueAsNumber;
+    pause();
+    show(next);
+  });
   bar.replaceChildren(toggle, slider, where);
 
   async function run() {

@@ -103,6 +103,7 @@ export class Stage {
     this.timeline = timeline;
     this.said = timeline.head.state.given.length;
     this.canvas.clearSelection();
+    this.canvas.width = -1;
     hideTip();
     const { settings, model, seed } = timeline.header;
     const options = settings?.options ?? {};

@@ -75,7 +75,7 @@ export const checks = {
     assert.equal(overlaps, 0, "no name lies on another");
     const index = points.findIndex((point) => /threshold/.test(point));
     const [, block] = points[Math.max(0, index)].match(/block (\d+)/);
-    await (await driver.page.$$(".plot .point"))[Math.max(0, index)].focus();
+    await driver.page.evaluate((at) => document.querySelectorAll(".plot .point")[at].focus(), Math.max(0, index));
     await driver.page.keyboard.press("Enter");
     await driver.until(() => location.hash === "#write" && document.querySelectorAll("#write-stage .tok.token").length > 20);
     assert.match(await driver.text("#write-stage .about"), new RegExp(`block ${block} `));

@@ -22,7 +22,7 @@ export const checks = {
     const text = () => driver.all("#race-lanes .canvas", (nodes) => nodes.map((node) => node.textContent.length));
     const whole = await text();
     const end = await driver.page.$eval("#race-bar .scrub", (node) => Number(node.max));
-    await driver.fill("#race-bar .scrub", end / 4);
+    await driver.fill("#race-bar .scrub", end / 20);
     const early = await text();
     early.forEach((length, lane) => assert.ok(length < whole[lane], `lane ${lane}`));
     await driver.fill("#race-bar .scrub", end);
