@@ -9,7 +9,7 @@ import { hideTip, showTip } from "./tip.js";
 // How many passes a struck token and text that was taken back stay in sight.
 const STRUCK_PASSES = 8;
 const FADING_PASSES = 2;
-const REASON_WORDS = { unlikely: "unlikely", better: "a better one", schedule: "schedule", you: "you", asked: "asked", loop: "loop", cleanup: "cleanup" };
+const REASON_WORDS = { unlikely: "unlikely", better: "a better one", schedule: "schedule", asked: "asked", loop: "loop", cleanup: "cleanup" };
 
 /** A box that shows one canvas. `chosen(positions)` hears what the reader selects. */
 export class Canvas {
@@ -35,10 +35,10 @@ export class Canvas {
     if (chosen) document.addEventListener("selectionchange", later(() => this.#dragged(), 60));
   }
 
-  /** Draws a moment: {state, cells, pieces, eos, keep, limit}. Positions from `limit` on are drawn by the model but not kept. */
+  /** Draws a moment: {state, cells, pieces, eos, keep, limit}. Positions from `limit` on are drawn by the model, to be cut off. */
   draw(view) {
     this.view = view;
-    const list = view.cells.list;
+    const list = view.cells.list.slice(0, view.limit);
     const texts = view.pieces.spell(list.map((cell) => (cell.kind === "mask" ? -1 : cell.id)));
     const blocks = [];
     list.forEach((cell, position) => {
@@ -54,8 +54,17 @@ export class Canvas {
       blocks.splice(behind < 0 ? blocks.length : behind, 0, fading);
     }
     this.#arrange(blocks);
+    this.#spare(view.cells.list.slice(view.limit));
     this.#keepTabStop();
     this.#keepHeight();
+  }
+
+  // Rows of the last block behind the text: how many, and how many of them have been drawn for nothing.
+  #spare(cells) {
+    if (!cells.length) return;
+    const drawn = cells.filter((cell) => cell.kind === "token").length;
+    const text = `and ${cells.length} ${cells.length === 1 ? "row" : "rows"} past the end${drawn ? `, ${drawn} drawn` : ""}`;
+    this.box.append(el("span.spare", { title: "A block is drawn whole; what lies past the asked length is cut off." }, text));
   }
 
   // What is below stays where it is while the text grows shorter.
@@ -100,17 +109,16 @@ export class Canvas {
 
   // The node of a position: the one that stands there, where nothing about it has changed.
   #row(cell, position, text) {
-    const { state, keep, limit } = this.view;
+    const { state, keep } = this.view;
     const old = struck(cell);
     const strike = old && (keep || state.pass - old.pass <= STRUCK_PASSES || cell.kind === "mask") ? old : null;
     const fresh = cell.pass === state.pass && cell.kind === "token" && state.phase === "running";
-    const key = `${text}|${strike ? 1 : 0}|${position >= limit ? 1 : 0}`;
+    const key = `${text}|${strike ? 1 : 0}`;
     const row = this.rows[position];
     if (row?.cell === cell && row.key === key) return row.node;
     const had = row?.node === document.activeElement;
     const node = this.#token(cell, position, text, strike);
     if (fresh) node.classList.add("fresh");
-    if (position >= limit) node.classList.add("spare");
     if (this.selected.has(position)) node.setAttribute("aria-selected", "true");
     this.rows[position] = { cell, key, node, had };
     return node;
@@ -141,7 +149,9 @@ export class Canvas {
     if (!strike) return "";
     const why = REASON_WORDS[strike.why] ?? strike.why;
     const title = `${percent(strike.prob)}: ${REASONS[strike.why] ?? strike.why}`;
-    return el("del.struck", { title }, el("span", {}, this.view.pieces.join([strike.cell.id]).trim() || "\u2423"), el("small", {}, why));
+    const word = this.view.pieces.join([strike.cell.id]).trim() || this.view.pieces.show(strike.cell.id);
+    // The reader's own need no reason.
+    return el("del.struck", { title }, el("span", {}, word), strike.by === "you" ? "" : el("small", {}, why));
   }
 
   // Text that was just taken back, as a block that fades.
@@ -151,7 +161,7 @@ export class Canvas {
     if (!retracted || state.pass - retracted.pass > FADING_PASSES || state.phase !== "running") return null;
     const name = `fading ${retracted.pass}`;
     const node = this.blocks.get(name)?.firstChild
-      ?? el("del", { title: `${percent(retracted.prob)}: ${REASONS[retracted.why]}` }, pieces.join(retracted.cells.map((cell) => cell.id)));
+      ?? el("del", { title: `${percent(retracted.prob)}: ${REASONS[retracted.why]}` }, pieces.join(retracted.cells.map((cell) => cell.id)).trim());
     return { name, open: false, nodes: [node] };
   }
 

@@ -87,7 +87,7 @@ function report(curve, load) {
   return [
     el("header.curve-head", {}, el("h2", {}, `Speed and quality of ${name(curve.model)}, judged by ${judge}`),
       curve.summary ? el("p", {}, sentence(curve.summary)) : null,
-      el("ul.keys", {}, keys, el("li", {}, "line: nothing is faster and better"), hollow ? el("li", {}, "hollow: says the same again and again") : null)),
+      el("ul.keys", {}, keys, el("li", {}, "line: nothing is faster and better"), hollow ? el("li", {}, `hollow: says little, entropy far below ${curve.held_out ? "people's" : "the first"}`) : null)),
     el("figure.plot", {}, picture(curve, sizes, load), el("figcaption", {}, "A point opens in Write with its settings.")),
     table(curve, load),
   ];

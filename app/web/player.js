@@ -5,7 +5,7 @@ import { el, icon, relabel, still } from "./dom.js";
 // A pass is shown for at least so long at speed 1, or nobody could follow a small model.
 const LEAST_MS = 55;
 const MOST_MS = 1200;
-const SPEEDS = [["0.25", "\u00bc\u00d7"], ["0.5", "\u00bd\u00d7"], ["1", "1\u00d7"], ["2", "2\u00d7"], ["4", "4\u00d7"], ["measured", "as measured"]];
+const SPEEDS = [["0.25", "\u00bc\u00d7"], ["0.5", "\u00bd\u00d7"], ["1", "1\u00d7"], ["2", "2\u00d7"], ["4", "4\u00d7"], ["measured", "real time"]];
 
 /** Where a replay stands. `show(frame)` draws; `label(frame)` says it in words. */
 export class Player {

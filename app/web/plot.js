@@ -68,7 +68,7 @@ export function place(names, lines, axes) {
     if (left < axes.left || right > axes.right || top < axes.top || bottom > axes.bottom) return false;
     if (points.some(({ x, y }) => x > left - 8 && x < right + 8 && y > top - 8 && y < bottom + 8)) return false;
     if (taken.some((other) => left < other[2] && other[0] < right && top < other[3] && other[1] < bottom)) return false;
-    return !lines.some(([from, to]) => Math.min(from.x, to.x) < right && Math.max(from.x, to.x) > left && Math.min(from.y, to.y) < bottom && Math.max(from.y, to.y) > top);
+    return !lines.some(([from, to]) => Math.min(from.x, to.x) < right + 3 && Math.max(from.x, to.x) > left - 3 && Math.min(from.y, to.y) < bottom && Math.max(from.y, to.y) > top);
   };
   for (const { x, y, text } of [...points].sort((a, b) => Number(b.first) - Number(a.first))) {
     const width = textWidth(text);

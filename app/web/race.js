@@ -107,8 +107,7 @@ class Lane {
     if (!this.timeline.frames.length) return;
     const frame = Math.max(0, this.timeline.frameAt(ms));
     const { state, cells } = this.timeline.at(frame);
-    const more = this.timeline.header.settings?.options?.max_new ?? Infinity;
-    const limit = this.timeline.isFinished ? this.timeline.head.state.text.length : state.given.length + more;
+    const { limit } = this.timeline;
     if (this.drawn !== frame) {
       this.drawn = frame;
       this.canvas.draw({ state, cells, pieces: this.timeline.pieces, eos: this.model.eos, keep: false, limit });

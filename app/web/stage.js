@@ -80,7 +80,7 @@ export class Stage {
     if (!chosen.size || !this.rewrite) return;
     const { state, cells } = this.timeline.at(this.player.frame);
     const { mask } = this.timeline.header;
-    const ids = state.ids.slice(0, this.#limit()).map((id, position) => (chosen.has(position) ? mask : id));
+    const ids = state.ids.slice(0, this.timeline.limit).map((id, position) => (chosen.has(position) ? mask : id));
     this.before.push({ timeline: this.timeline, frame: this.player.frame });
     this.canvas.clearSelection();
     this.rewrite(ids, cells.list.slice());
@@ -114,19 +114,11 @@ export class Stage {
     this.undoButton.hidden = this.before.length === 0;
   }
 
-  // Positions that are kept at the end: what is drawn behind them only fills the last block.
-  #limit() {
-    const { header, head } = this.timeline;
-    if (head.state.finished) return Math.max(head.state.text.length, 1);
-    const more = header.settings?.options?.max_new;
-    return more === undefined ? Infinity : head.state.given.length + more;
-  }
-
   #show(frame) {
     const { timeline, keep } = this;
     const { state, cells, ms } = timeline.at(frame);
-    this.canvas.draw({ state, cells, pieces: timeline.pieces, eos: this.model.eos, keep, limit: this.#limit() });
-    const known = state.ids.slice(0, this.#limit()).filter((id) => id !== state.mask).length;
+    this.canvas.draw({ state, cells, pieces: timeline.pieces, eos: this.model.eos, keep, limit: timeline.limit });
+    const known = state.ids.slice(0, timeline.limit).filter((id) => id !== state.mask).length;
     const gaps = state.given.filter((id) => id === state.mask).length;
     const fixed = gaps ? state.given.length - gaps : state.given.length;
     const tokens = Math.max(0, known - Math.min(fixed, known));

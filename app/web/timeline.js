@@ -1,5 +1,5 @@
 // A sample's lines as they arrive or as a file holds them, and what stood after any of them: states are made again from the nearest
-// snapshot, so that going back costs little. A frame is what one pass changed.
+// snapshot, so that going back costs little. A frame is what one pass changed in sight.
 
 import { Cells } from "./cells.js";
 import { Contradiction, State } from "./state.js";
@@ -48,10 +48,17 @@ export class Timeline {
     cells.take(line, state);
     this.events.push(line);
     this.head.count += 1;
-    const begins = (line.event === "edited" && line.edits.length > 0) || line.event === "retracted";
+    const seen = line.event === "edited" && line.edits.some(({ position }) => position < this.limit);
+    const begins = seen || line.event === "retracted";
     if (begins || this.frames.length === 0) this.frames.push(0);
     this.frames[this.frames.length - 1] = this.head.count;
     if (this.head.count % SNAPSHOT_EVERY === 0) this.snapshots.push(copy(this.head));
+  }
+
+  /** How long the text may become: rows that the last block has behind that are drawn, and cut off. */
+  get limit() {
+    const more = this.header?.settings?.options?.max_new;
+    return more === undefined ? Infinity : this.head.state.given.length + more;
   }
 
   get last() {

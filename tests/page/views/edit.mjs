@@ -55,7 +55,7 @@ export const checks = {
     assert.ok(chosen.length >= 5 && chosen.length <= 7, `chosen: ${chosen}`);
     await driver.shot("edit-2-chosen", false);
     await driver.click("#write-stage .selection .primary");
-    await driver.until(() => document.querySelectorAll("#write-stage .canvas .tok.mask:not(.spare)").length > 0);
+    await driver.until(() => document.querySelectorAll("#write-stage .canvas .tok.mask").length > 0);
     await driver.shot("edit-3-rewriting", false);
     await driver.until(() => document.querySelector("#write-form .stop").hidden);
     await driver.ended();

@@ -26,7 +26,7 @@ const CONTRAST = () => {
   const bad = [];
   for (const node of document.querySelectorAll("body *")) {
     const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
-    if (!own || !node.checkVisibility() || node.closest("[hidden], .sr, .skip, .spare, .fading, svg, :disabled, .idle")) continue;
+    if (!own || !node.checkVisibility() || node.closest("[hidden], .sr, .skip, .fading, svg, :disabled, .idle")) continue;
     const [a, b] = [light(parse(getComputedStyle(node).color)), light(ground(node))].sort((x, y) => y - x);
     const ratio = (a + 0.05) / (b + 0.05);
     if (ratio < 4.5) bad.push(`${node.tagName}.${node.className} "${node.textContent.trim().slice(0, 18)}" ${ratio.toFixed(2)}`);

@@ -33,7 +33,7 @@ export const checks = {
     await driver.fill("#infill-text", "Once ___{2,3} there was a ___{3,5} who lived in a ___.");
     await driver.page.select("#infill-stage .transport select", "1");
     await driver.click("#infill-form .primary");
-    await driver.until(() => document.querySelectorAll("#infill-stage .canvas .tok.mask").length > 0);
+    await driver.until(() => document.querySelectorAll("#infill-stage .canvas .tok.mask[role=option]").length > 0);
     await driver.shot("infill-0-holes");
     await driver.until(() => document.querySelector("#infill-form .stop").hidden);
     await driver.ended("#infill-stage");
