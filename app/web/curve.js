@@ -75,7 +75,9 @@ export function curveView(load) {
 
 function progress({ done, of }) {
   const bar = el("progress", { "aria-label": "Measured", ...(of ? { max: of, value: done } : {}) });
-  return el("div.measuring", {}, el("p", {}, of ? `Measuring: ${done} of ${of}` : "Measuring"), bar);
+  const text = of ? `Measuring: ${done} of ${of}` : "Measuring";
+  const quiet = "All points are measured in turn, round by round. The quieter the machine, the better the numbers.";
+  return el("div.measuring", {}, el("p", {}, text), bar, el("p.hint", {}, quiet));
 }
 
 function report(curve, load) {

@@ -2,7 +2,7 @@
 
 import { join } from "node:path";
 
-const WAIT = { timeout: Number(process.env.PAGE_TIMEOUT_MS ?? 30000), polling: 40 };
+const WAIT = { timeout: Number(process.env.PAGE_TIMEOUT_MS ?? 120000), polling: 40 };
 
 export class Driver {
   static async open(browser, url, folder) {

@@ -29,6 +29,7 @@ mkdirSync(folder, { recursive: true });
 
 const browser = await puppeteer.launch({
   executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+  protocolTimeout: 1800000,
   args: ["--no-sandbox", "--disable-dev-shm-usage", "--force-color-profile=srgb"],
 });
 let failed = 0;

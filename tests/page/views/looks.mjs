@@ -73,6 +73,7 @@ export const checks = {
       if (view === "write") await driver.write("Once upon a time", 40);
       if (view === "race") {
         await driver.fill("#n", 30);
+        await driver.page.select("#rule", "threshold");
         await driver.click("#race-form .primary");
         await driver.until(() => document.querySelectorAll("#race-lanes .lane.done").length === 3);
       }

@@ -62,7 +62,7 @@ export const checks = {
       await driver.until(() => document.querySelector("#curve-body progress")?.value > 0);
       await driver.shot("curve-1-measuring");
     }
-    await driver.page.waitForFunction(() => document.querySelector(".plot svg") && !document.querySelector("#curve-body progress"), { timeout: Number(process.env.CURVE_TIMEOUT_MS ?? 600000), polling: 200 });
+    await driver.page.waitForFunction(() => document.querySelector(".plot svg") && !document.querySelector("#curve-body progress"), { timeout: Number(process.env.CURVE_TIMEOUT_MS ?? 1500000), polling: 200 });
     const points = await driver.all(".plot .point", (nodes) => nodes.map((node) => node.getAttribute("aria-label")));
     assert.ok(points.length > 1 && /block \d+, .+: \d+ tokens\/s, perplexity [\d.]+/.test(points[0]), points[0]);
     const axes = (await driver.all(".plot text.name")).join(" ");

@@ -5,6 +5,8 @@ import assert from "node:assert/strict";
 export const checks = {
   async "three lanes race on one clock"(driver) {
     await driver.fresh("race");
+    await driver.page.select("#rule", "threshold");
+    await driver.fill("#knob-threshold", 0.4);
     await driver.fill("#n", 60);
     await driver.click("#race-form .primary");
     await driver.until(() => document.querySelectorAll("#race-lanes .tok.token").length > 20);
