@@ -11,6 +11,7 @@ use crate::eval::EvalArgs;
 use crate::noise::NoiseArgs;
 use crate::replay::ReplayArgs;
 use crate::sample::SampleArgs;
+use crate::serve::{PlayArgs, ServeArgs};
 use crate::train::TrainArgs;
 
 /// Train, measure and sample block diffusion language models
@@ -34,6 +35,8 @@ pub enum Command {
     Eval(EvalArgs),
     Curve(CurveArgs),
     Noise(NoiseArgs),
+    Serve(ServeArgs),
+    Play(PlayArgs),
     Bench(BenchArgs),
     Convert(ConvertArgs),
     Completions(CompletionsArgs),
@@ -50,7 +53,7 @@ pub fn in_a_line(text: &str) -> String {
 }
 
 /// An error's text, with the library's names of values as the flags that set them.
-pub fn named_as_flags(error: &anyhow::Error) -> String {
+pub fn named_as_flags(error: &bd3::Error) -> String {
     let flag = |name: &str| {
         Some(match name {
             "block" | "block size" => "--block",
@@ -79,8 +82,8 @@ pub fn named_as_flags(error: &anyhow::Error) -> String {
             _ => return None,
         })
     };
-    match error.downcast_ref::<bd3::Error>() {
-        Some(bd3::Error::Value { name, expected, found }) => {
+    match error {
+        bd3::Error::Value { name, expected, found } => {
             let name = flag(name).unwrap_or(name);
             format!("{name}: expected {expected}, found {found}")
         }

@@ -31,6 +31,7 @@ mod replay;
 mod revise;
 mod rule;
 mod sample;
+mod serve;
 mod train;
 mod view;
 
@@ -57,8 +58,9 @@ fn main() -> ExitCode {
     };
     match run(&cli) {
         Err(error) if !reader_is_gone(&error) => {
-            note!("error: {}", args::named_as_flags(&error));
-            let refused = error.downcast_ref::<bd3::Error>().is_some_and(bd3::Error::is_refusal);
+            let ours = error.downcast_ref::<bd3::Error>();
+            note!("error: {}", ours.map_or_else(|| error.to_string(), args::named_as_flags));
+            let refused = ours.is_some_and(bd3::Error::is_refusal);
             ExitCode::from(if refused { 2 } else { 1 })
         }
         _ => ExitCode::SUCCESS,
@@ -75,6 +77,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Some(Command::Eval(args)) => eval::run(args),
         Some(Command::Curve(args)) => curve::run(args),
         Some(Command::Noise(args)) => noise::run(args),
+        Some(Command::Serve(args)) => serve::run(args),
+        Some(Command::Play(args)) => serve::play(args),
         Some(Command::Bench(args)) => bench::run(args),
         Some(Command::Convert(args)) => convert::run(args),
         Some(Command::Completions(args)) => completions::run(args),

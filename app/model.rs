@@ -55,12 +55,20 @@ impl Model {
     /// # Errors
     /// It has none.
     pub fn chat_template(&self) -> Result<ChatTemplate> {
-        let found = match (self.checkpoint.gguf(), &self.path) {
-            (Some(file), _) => ChatTemplate::from_gguf(file, &self.tokenizer)?,
-            (None, Some(dir)) => ChatTemplate::from_folder(dir, &self.tokenizer)?,
-            (None, None) => None,
-        };
-        found.ok_or_else(|| Error::value("--chat", "a model with a chat template", format!("none in {}", self.name)))
+        let none = || Error::value("--chat", "a model with a chat template", format!("none in {}", self.name));
+        self.find_chat_template()?.ok_or_else(none)
+    }
+
+    /// Its chat template, if it has one.
+    ///
+    /// # Errors
+    /// One that can't be read.
+    pub fn find_chat_template(&self) -> Result<Option<ChatTemplate>> {
+        match (self.checkpoint.gguf(), &self.path) {
+            (Some(file), _) => ChatTemplate::from_gguf(file, &self.tokenizer),
+            (None, Some(dir)) => ChatTemplate::from_folder(dir, &self.tokenizer),
+            (None, None) => Ok(None),
+        }
     }
 }
 

@@ -96,14 +96,11 @@ pub fn run(args: &NoiseArgs) -> anyhow::Result<()> {
         return Err(Error::value("TEXT", "a text of at least one token", "none").into());
     }
     let source = Source::new(args, &model, ids)?;
-    let levels: Vec<f64> = (0..args.levels).map(|level| level as f64 / (args.levels - 1) as f64).collect();
     if args.json {
-        let rows = args.kind.iter().flat_map(|&kind| levels.iter().map(move |&t| (kind, t)));
-        let rows: Vec<Value> = rows.map(|(kind, t)| source.row(kind, t)).collect();
-        let object = json!({ "model": model.name, "seed": args.seed, "text": text, "ids": source.ids, "rows": rows });
-        view::print_json(&object)?;
+        view::print_json(&source.object(&text))?;
         return Ok(());
     }
+    let levels = args.levels();
     let inks = if std::io::stdout().is_terminal() { Inks::of_environment() } else { Inks::None };
     for (index, &kind) in args.kind.iter().enumerate() {
         view::print(&format!("{}{}\n", if index > 0 { "\n" } else { "" }, kind.name()))?;
@@ -112,6 +109,38 @@ pub fn run(args: &NoiseArgs) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+impl NoiseArgs {
+    /// What a page asks: kinds by their names, so many levels.
+    ///
+    /// # Errors
+    /// A name that is none.
+    pub fn of_page(kinds: &[String], levels: usize, seed: u64) -> Result<Self> {
+        let named = |name: &String| {
+            let found = Kind::value_variants().iter().copied().find(|kind| kind.name() == *name);
+            found.ok_or_else(|| Error::value("kinds", "mask, uniform, semantic, mixed", format!("`{name}`")))
+        };
+        let mut kind = kinds.iter().map(named).collect::<Result<Vec<_>>>()?;
+        if kind.is_empty() {
+            kind = Kind::value_variants().to_vec();
+        }
+        let (temperature, replaced) = (0.1, 0.2);
+        Ok(Self { text: None, prompt: None, model: None, kind, levels, temperature, replaced, seed, json: true })
+    }
+
+    fn levels(&self) -> Vec<f64> {
+        (0..self.levels).map(|level| level as f64 / (self.levels - 1) as f64).collect()
+    }
+}
+
+/// The object of `--json`.
+///
+/// # Errors
+/// A model whose embeddings can't be read.
+pub fn object(args: &NoiseArgs, model: &Model, text: &str, ids: Vec<u32>) -> Result<Value> {
+    check(args)?;
+    Ok(Source::new(args, model, ids)?.object(text))
 }
 
 fn check(args: &NoiseArgs) -> Result<()> {
@@ -181,6 +210,13 @@ impl<'a> Source<'a> {
         speller.give_up(&mut cells);
         cells.iter_mut().filter(|cell| cell.ch == '\n').for_each(|cell| cell.ch = '⏎');
         paint(&cells, inks)
+    }
+
+    fn object(&self, text: &str) -> Value {
+        let levels = self.args.levels();
+        let rows = self.args.kind.iter().flat_map(|&kind| levels.iter().map(move |&t| (kind, t)));
+        let rows: Vec<Value> = rows.map(|(kind, t)| self.row(kind, t)).collect();
+        json!({ "model": self.model.name, "seed": self.args.seed, "text": text, "ids": self.ids, "rows": rows })
     }
 
     fn row(&self, kind: Kind, t: f64) -> Value {

@@ -7,7 +7,7 @@ use std::slice::from_mut;
 use std::time::{Duration, Instant};
 
 use bd3::arch::Arch;
-use bd3::event::Reason;
+use bd3::event::{Reason, Sink};
 use bd3::pass::{Cache, Denoiser};
 use bd3::rng::Rng;
 use bd3::sample::{self, SampleOptions, Sampler};
@@ -50,11 +50,16 @@ pub fn blocks(arch: &Arch, chosen: Option<usize>) -> Result<Vec<usize>> {
     Ok(blocks)
 }
 
-struct Lane<C> {
-    block: usize,
-    sampler: Sampler<C>,
-    page: Page,
-    spent: Duration,
+/// One of them.
+pub struct Lane<C, S> {
+    /// Its block size.
+    pub block: usize,
+    /// Its sample.
+    pub sampler: Sampler<C>,
+    /// Who sees it.
+    pub sink: S,
+    /// Its clock.
+    pub spent: Duration,
 }
 
 /// Runs the race.
@@ -63,7 +68,7 @@ pub fn run(course: &Course, denoiser: &impl Denoiser) -> anyhow::Result<()> {
     let lane = |options: &SampleOptions| -> Result<_> {
         let rng = Rng::new(course.seed).split_at("sample", 0);
         let sampler = Sampler::new(options.clone(), &course.ids, mask, |size| denoiser.cache(size), rng)?;
-        Ok(Lane { block: options.block, sampler, page: Page::new(mask), spent: Duration::ZERO })
+        Ok(Lane { block: options.block, sampler, sink: Page::new(mask), spent: Duration::ZERO })
     };
     let mut lanes = course.options.iter().map(lane).collect::<Result<Vec<_>>>()?;
     let terminal = View::of_stdout() == View::Canvas && course.view.is_none_or(|view| view == View::Canvas);
@@ -72,20 +77,31 @@ pub fn run(course: &Course, denoiser: &impl Denoiser) -> anyhow::Result<()> {
         watch(course, denoiser, &mut lanes)?;
     } else {
         interrupt::watch()?;
-        while turn(denoiser, &mut lanes)? && !interrupt::asked() {}
+        while turn(denoiser, &mut lanes, |_| ())? && !interrupt::asked() {}
     }
-    lanes.iter_mut().for_each(|lane| lane.sampler.stop(&mut lane.page));
+    lanes.iter_mut().for_each(|lane| lane.sampler.stop(&mut &mut lane.sink));
     lanes.iter().enumerate().try_for_each(|(index, lane)| report(course, index, lane))?;
     Ok(())
 }
 
-/// One pass of the lane whose clock is behind; false where all are done.
-fn turn<D: Denoiser>(denoiser: &D, lanes: &mut [Lane<D::Cache>]) -> Result<bool> {
+/// One pass of the lane whose clock is behind, which is told before it; false where all are done.
+///
+/// # Errors
+/// When the model fails.
+pub fn turn<D: Denoiser, S>(
+    denoiser: &D,
+    lanes: &mut [Lane<D::Cache, S>],
+    before: impl FnOnce(&mut Lane<D::Cache, S>),
+) -> Result<bool>
+where
+    for<'s> &'s mut S: Sink,
+{
     let clocks: Vec<_> = lanes.iter().map(|lane| lane.sampler.reason().is_none().then_some(lane.spent)).collect();
     let Some(next) = behind(&clocks) else { return Ok(false) };
     let lane = &mut lanes[next];
+    before(lane);
     let start = Instant::now();
-    sample::step(denoiser, from_mut(&mut lane.sampler), from_mut(&mut &mut lane.page))?;
+    sample::step(denoiser, from_mut(&mut lane.sampler), from_mut(&mut &mut lane.sink))?;
     lane.spent += start.elapsed();
     Ok(true)
 }
@@ -97,14 +113,14 @@ fn behind(clocks: &[Option<Duration>]) -> Option<usize> {
 }
 
 /// The race on the whole terminal. Every pass is shown for one frame of a screen, which is on nobody's clock.
-fn watch<D: Denoiser>(course: &Course, denoiser: &D, lanes: &mut [Lane<D::Cache>]) -> anyhow::Result<()> {
+fn watch<D: Denoiser>(course: &Course, denoiser: &D, lanes: &mut [Lane<D::Cache, Page>]) -> anyhow::Result<()> {
     let inks = Inks::of_environment();
     let spell = |id| course.model.tokenizer.token_bytes(id);
     let mut screen = Screen::open()?;
     loop {
         let shown = Instant::now();
         screen.draw(|frame| draw_lanes(frame, &views(lanes), &spell, inks))?;
-        let running = turn(denoiser, lanes)?;
+        let running = turn(denoiser, lanes, |_| ())?;
         let key = screen.key(PACE.saturating_sub(shown.elapsed()))?;
         if !running || key == Some(Key::Quit) || interrupt::asked() {
             return Ok(());
@@ -112,19 +128,19 @@ fn watch<D: Denoiser>(course: &Course, denoiser: &D, lanes: &mut [Lane<D::Cache>
     }
 }
 
-fn views<C: Cache>(lanes: &[Lane<C>]) -> Vec<LaneView<'_>> {
+fn views<C: Cache>(lanes: &[Lane<C, Page>]) -> Vec<LaneView<'_>> {
     lanes.iter().map(Lane::view).collect()
 }
 
-impl<C: Cache> Lane<C> {
+impl<C: Cache> Lane<C, Page> {
     fn view(&self) -> LaneView<'_> {
         let (title, seconds) = (format!("block {}", self.block), self.spent.as_secs_f64());
-        LaneView { title, page: &self.page, seconds, reason: self.sampler.reason() }
+        LaneView { title, page: &self.sink, seconds, reason: self.sampler.reason() }
     }
 }
 
 /// A lane's result: one object, or one line.
-fn report<C: Cache>(course: &Course, index: usize, lane: &Lane<C>) -> io::Result<()> {
+fn report<C: Cache>(course: &Course, index: usize, lane: &Lane<C, Page>) -> io::Result<()> {
     let made = Made {
         ids: lane.sampler.new_ids(),
         tokens: lane.sampler.written(),

@@ -30,7 +30,8 @@ pub struct ReviseArgs {
     look_window: Option<usize>,
 }
 
-const NAMES: [(&str, &str); 8] = [
+/// The revisions, each with what it does.
+pub const NAMES: [(&str, &str); 8] = [
     ("remask", "a full block's tokens that were unlikely when drawn are masked and drawn again (any masked model)"),
     (
         "remdm-cap",

@@ -126,6 +126,29 @@ impl SampleArgs {
         Self { seed: FIRST_SEED, ..Bare::parse_from([""; 0]).args }
     }
 
+    /// Reads flags, those of `bd3 sample` without a command in front.
+    ///
+    /// # Errors
+    /// What the parser of the command line refuses, in its words.
+    pub fn parse(flags: &[String]) -> std::result::Result<Self, String> {
+        match Bare::try_parse_from(flags) {
+            Ok(bare) => Ok(bare.args),
+            Err(error) => {
+                let told = crate::args::in_a_line(&error.to_string());
+                let told = told.rsplit_once(" (see ").map_or(told.as_str(), |(told, _)| told);
+                Err(told.trim_start_matches("error: ").to_string())
+            }
+        }
+    }
+
+    /// The long flags that say how a text is made.
+    pub fn flags_of_making() -> impl Iterator<Item = String> {
+        let command = <Bare as clap::CommandFactory>::command();
+        let making = |a: &clap::Arg| matches!(a.get_help_heading(), Some("Blocks" | "Revision" | "Tokens"));
+        let flags = command.get_arguments().filter(|a| making(a)).filter_map(|a| a.get_long().map(str::to_string));
+        flags.collect::<Vec<_>>().into_iter()
+    }
+
     /// The flags of `bd3 sample` as another command takes them, which says itself which model writes, how many samples, and what
     /// becomes of them.
     ///
@@ -133,11 +156,7 @@ impl SampleArgs {
     /// Flags that `bd3 sample` does not have, or that the other command has taken over.
     pub fn within(flags: &[String]) -> Result<Self> {
         let refuse = |found: String| Error::value("flags of bd3 sample", "those that say how a text is made", found);
-        let mut args = Bare::try_parse_from(flags).map_err(|e| {
-            let told = e.to_string();
-            refuse(told.lines().next().unwrap_or_default().trim_start_matches("error: ").to_string())
-        })?;
-        let args = &mut args.args;
+        let mut args = Self::parse(flags).map_err(refuse)?;
         for (name, given) in [
             ("a model", args.model.is_some()),
             ("--samples", args.samples != 1),
@@ -154,7 +173,7 @@ impl SampleArgs {
         // Standard input can be read once only, and these flags are used for many samples.
         args.prompt = args.prompt()?;
         args.prompt_file = None;
-        Ok(std::mem::replace(args, Self::bare()))
+        Ok(args)
     }
 
     /// What the samples of these flags share.
@@ -223,7 +242,11 @@ impl SampleArgs {
         Filter { temperature: self.temperature, nucleus }
     }
 
-    fn options(&self, model: &Model, (eos, block): (Option<u32>, usize)) -> Result<SampleOptions> {
+    /// How a sample is made at this block size, ended by this token.
+    ///
+    /// # Errors
+    /// Flags that the model can't follow.
+    pub fn options(&self, model: &Model, (eos, block): (Option<u32>, usize)) -> Result<SampleOptions> {
         let arch = &model.checkpoint.arch;
         if self.guidance > 0.0 && arch.objective != Objective::Masked {
             return Err(Error::value("--guidance", "a model that fills masks", "one that does not"));
@@ -259,7 +282,7 @@ impl SampleArgs {
 
 /// The smallest trained block size that holds a text of this many ids, bos included, or the largest one: so a gap sees what
 /// follows it.
-fn block_that_holds(arch: &Arch, length: usize) -> usize {
+pub fn block_that_holds(arch: &Arch, length: usize) -> usize {
     let mut sizes = arch.block_sizes();
     sizes.sort_unstable();
     sizes.iter().copied().find(|&size| size >= length).or(sizes.last().copied()).unwrap_or(arch.block)

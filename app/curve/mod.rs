@@ -128,6 +128,25 @@ pub fn run(args: &CurveArgs) -> anyhow::Result<()> {
     Ok(view::print(&format!("{}{}\n", curve.table(), curve.summary()))?)
 }
 
+/// How many lines the record of a curve has that is measured with no flags: a sample and its judgement, for each.
+///
+/// # Errors
+/// A model that has no curve.
+pub fn length(model: &Model) -> Result<usize> {
+    let args = <Bare as clap::Parser>::parse_from([""; 0]).args;
+    let (entries, blocks) = (grid::of_rules(&args.rule)?, args.blocks(model)?);
+    let ways = blocks.iter().map(|&block| entries.iter().filter(|entry| block >= entry.from).count());
+    Ok(ways.sum::<usize>() * args.samples as usize * 2)
+}
+
+/// The flags without a command in front.
+#[derive(clap::Parser)]
+#[command(no_binary_name = true)]
+struct Bare {
+    #[command(flatten)]
+    args: CurveArgs,
+}
+
 impl CurveArgs {
     /// In ascending order.
     fn blocks(&self, model: &Model) -> Result<Vec<usize>> {

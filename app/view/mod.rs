@@ -23,7 +23,7 @@ pub use cells::{Ink, Speller};
 pub use lanes::{LaneView, draw_lanes};
 pub use look::{Inks, paint};
 pub use page::{Page, Slot};
-pub use plain::{Plain, lossy};
+pub use plain::{Plain, lossy, take_text};
 pub use player::Player;
 pub use screen::{Key, Screen};
 

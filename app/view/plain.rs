@@ -65,7 +65,7 @@ impl<W: Write> Show for Plain<'_, W> {
 }
 
 /// Takes all complete characters from the front; bytes that can't become one are replaced.
-fn take_text(bytes: &mut Vec<u8>) -> String {
+pub fn take_text(bytes: &mut Vec<u8>) -> String {
     let incomplete = match bytes.utf8_chunks().last() {
         Some(chunk) => match std::str::from_utf8(chunk.invalid()) {
             Err(error) if error.error_len().is_none() => chunk.invalid().len(),

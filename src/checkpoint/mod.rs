@@ -13,9 +13,9 @@ pub use config::Config;
 #[cfg(feature = "train")]
 pub use save::save_network;
 
-use std::cell::Cell;
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 #[cfg(feature = "train")]
 use burn::tensor::Device;
@@ -83,7 +83,7 @@ pub struct Checkpoint {
     family: Family,
     files: Files,
     /// The tensor that was given last, by the file's name.
-    given: Cell<Option<String>>,
+    given: Mutex<Option<String>>,
 }
 
 impl Checkpoint {
@@ -137,7 +137,7 @@ impl Checkpoint {
     }
 
     fn checked(arch: Arch, mask_named: bool, family: Family, files: Files) -> Result<Self> {
-        let checkpoint = Self { arch, mask_named, family, files, given: Cell::new(None) };
+        let checkpoint = Self { arch, mask_named, family, files, given: Mutex::default() };
         checkpoint.check_tensors()?;
         Ok(checkpoint)
     }
@@ -158,7 +158,8 @@ impl Checkpoint {
     pub fn take(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
         let file_name = self.family.file_name(name);
         let stored = self.files.stored(&file_name, shape)?;
-        if let Some(before) = self.given.replace(Some(file_name)) {
+        let before = self.given.lock().unwrap_or_else(PoisonError::into_inner).replace(file_name);
+        if let Some(before) = before {
             self.files.release(&before);
         }
         match self.family {

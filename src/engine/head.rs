@@ -1,6 +1,8 @@
 //! From logits to proposals: as `pass::propose`, which is the definition, with vector instructions and without sorting or exponentials in
 //! double precision over the whole vocabulary.
 
+use std::ops::Range;
+
 use super::panel::OUTPUTS;
 use super::simd::{Isa, Kernel, LANES, Simd, exp};
 use super::team::Team;
@@ -18,6 +20,18 @@ pub fn guide(logits: &mut [f32], (first, rows): (usize, usize), guided: &[(usize
         for (&(row, weight), guide) in guided.iter().zip(guides.chunks_exact(OUTPUTS)) {
             for (logit, other) in asked[row * OUTPUTS..][..OUTPUTS].iter_mut().zip(guide) {
                 *logit += weight * (*logit - other);
+            }
+        }
+    }
+}
+
+/// Adds a lane's bias to its rows. `logits`: `[panels][rows][32]`, of which those are `own`.
+pub fn bias(logits: &mut [f32], rows: usize, own: Range<usize>, bias: &[(u32, f32)]) {
+    for &(id, more) in bias {
+        let (panel, output) = (id as usize / OUTPUTS, id as usize % OUTPUTS);
+        for row in own.clone() {
+            if let Some(logit) = logits.get_mut((panel * rows + row) * OUTPUTS + output) {
+                *logit += more;
             }
         }
     }

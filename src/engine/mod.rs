@@ -34,7 +34,7 @@ use weights::Weights;
 use crate::arch::{Arch, Objective};
 use crate::error::{Error, Result};
 use crate::format::Stored;
-use crate::pass::{Ask, Denoiser, Guide, Lane, Proposal};
+use crate::pass::{Ask, Bias, Denoiser, Guide, Lane, Proposal};
 
 /// How an engine runs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,6 +92,13 @@ impl Engine {
     /// Its description.
     pub fn arch(&self) -> &Arch {
         &self.arch
+    }
+
+    /// Bytes that a cache takes for each position.
+    pub fn cache_bytes(&self) -> usize {
+        let precision = if self.options.exact { Precision::Single } else { Precision::Half };
+        let width = self.arch.head_dim().next_multiple_of(simd::LANES);
+        2 * self.arch.layers * self.arch.kv_heads() * width * precision.bytes()
     }
 
     /// Bytes of the packed weights.
@@ -234,7 +241,13 @@ impl Denoiser for Engine {
         let queries = lanes.iter().flat_map(|l| (0..l.ask.rows.len()).map(|i| l.ask.query(i, l.open, mask)));
         let queries: Vec<_> = queries.collect();
         let counts: Vec<usize> = lanes.iter().map(|lane| lane.ask.rows.len()).collect();
+        let biases: Vec<Bias> = lanes.iter().map(|lane| lane.ask.bias.clone()).collect();
         self.run(lanes, |machine, scratch, (_, rows)| {
+            let mut first = 0;
+            for (bias, count) in biases.iter().zip(&counts) {
+                head::bias(&mut scratch.logits, rows, first..first + count, bias);
+                first += count;
+            }
             let mut proposals =
                 head::propose(&mut machine.team, machine.isa, &scratch.logits, (rows, self.arch.vocab), &queries)?;
             let mut answers = Vec::with_capacity(counts.len());

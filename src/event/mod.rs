@@ -7,7 +7,7 @@ mod trace;
 use serde::{Deserialize, Serialize};
 
 pub use state::State;
-pub use trace::{Header, Trace, TraceWriter, VERSION};
+pub use trace::{Header, Trace, TraceLines, TraceWriter, VERSION, piece_line};
 
 /// How one position changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -46,6 +46,15 @@ struct Piece {
     bytes: Option<Vec<u8>>,
 }
 
+impl Piece {
+    fn new(piece: u32, bytes: Vec<u8>) -> Self {
+        match String::from_utf8(bytes) {
+            Ok(text) => Self { piece, text: Some(text), bytes: None },
+            Err(error) => Self { piece, text: None, bytes: Some(error.into_bytes()) },
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Timed {
     #[serde(flatten)]
@@ -54,12 +63,54 @@ struct Timed {
     state: String,
 }
 
-/// Writes a trace as its events happen. A failure to write stops the sample.
-pub struct TraceWriter<W, P> {
-    out: W,
+/// The lines of a trace, without their sums: what a stream carries.
+pub struct TraceLines<P> {
     piece: P,
     state: State,
     seen: Vec<bool>,
+}
+
+impl<P: Fn(u32) -> Vec<u8>> TraceLines<P> {
+    /// Nothing has happened. `mask` is the id of the mask, `piece` gives the bytes of an id.
+    pub fn new(mask: u32, piece: P) -> Self {
+        Self { piece, state: State::new(mask), seen: Vec::new() }
+    }
+
+    /// The lines of an event that comes so many milliseconds after the first: pieces not yet known, and the event. Objects in JSON.
+    ///
+    /// # Errors
+    /// An event that contradicts what stands.
+    pub fn of(&mut self, event: &Event, ms: f64) -> Result<Vec<String>> {
+        self.state.apply(event)?;
+        let mut lines = Vec::new();
+        for id in ids_of(event) {
+            let index = id as usize;
+            if self.seen.get(index) == Some(&true) {
+                continue;
+            }
+            self.seen.resize(self.seen.len().max(index + 1), false);
+            self.seen[index] = true;
+            lines.push(json(&Piece::new(id, (self.piece)(id)))?);
+        }
+        let ms = (ms * 1000.0).round() / 1000.0;
+        lines.push(json(&Timed { event: event.clone(), ms, state: format!("{:016x}", self.state.hash()) })?);
+        Ok(lines)
+    }
+}
+
+/// The line that gives the bytes of an id: an object in JSON, without a sum.
+pub fn piece_line(id: u32, bytes: Vec<u8>) -> String {
+    serde_json::to_string(&Piece::new(id, bytes)).unwrap_or_default()
+}
+
+fn json(line: &impl Serialize) -> Result<String> {
+    serde_json::to_string(line).map_err(|e| Error::Run(format!("the trace: {e}")))
+}
+
+/// Writes a trace as its events happen. A failure to write stops the sample.
+pub struct TraceWriter<W, P> {
+    out: W,
+    lines: TraceLines<P>,
     sum: u64,
     clock: Clock,
     failure: Option<Error>,
@@ -74,9 +125,9 @@ impl<W: Write, P: Fn(u32) -> Vec<u8>> TraceWriter<W, P> {
     /// # Errors
     /// When the header cannot be written.
     pub fn new(out: W, header: &Header, piece: P, clock: impl FnMut() -> f64 + 'static) -> io::Result<Self> {
-        let (state, clock) = (State::new(header.mask), Box::new(clock));
-        let mut writer = Self { out, piece, state, seen: Vec::new(), sum: EMPTY, clock, failure: None };
-        writer.line(header)?;
+        let (lines, clock) = (TraceLines::new(header.mask, piece), Box::new(clock));
+        let mut writer = Self { out, lines, sum: EMPTY, clock, failure: None };
+        writer.line(serde_json::to_string(header)?)?;
         Ok(writer)
     }
 
@@ -91,32 +142,17 @@ impl<W: Write, P: Fn(u32) -> Vec<u8>> TraceWriter<W, P> {
         }
     }
 
-    fn line(&mut self, line: &impl Serialize) -> io::Result<()> {
-        let mut text = serde_json::to_string(line)?;
+    fn line(&mut self, mut text: String) -> io::Result<()> {
         text.pop();
         self.sum = bytes(self.sum, text.as_bytes());
         writeln!(self.out, "{text},\"sum\":\"{:016x}\"}}", self.sum)
     }
 
     fn write(&mut self, event: &Event) -> Result<()> {
-        self.state.apply(event)?;
-        let failed = |e: io::Error| Error::Run(format!("the trace: {e}"));
-        for id in ids_of(event) {
-            let index = id as usize;
-            if self.seen.get(index) == Some(&true) {
-                continue;
-            }
-            self.seen.resize(self.seen.len().max(index + 1), false);
-            self.seen[index] = true;
-            let line = match String::from_utf8((self.piece)(id)) {
-                Ok(text) => Piece { piece: id, text: Some(text), bytes: None },
-                Err(error) => Piece { piece: id, text: None, bytes: Some(error.into_bytes()) },
-            };
-            self.line(&line).map_err(failed)?;
-        }
-        let ms = ((self.clock)() * 1000.0).round() / 1000.0;
-        let line = Timed { event: event.clone(), ms, state: format!("{:016x}", self.state.hash()) };
-        self.line(&line).map_err(failed)
+        let ms = (self.clock)();
+        let lines = self.lines.of(event, ms)?;
+        let written = lines.into_iter().try_for_each(|line| self.line(line));
+        written.map_err(|e| Error::Run(format!("the trace: {e}")))
     }
 }
 

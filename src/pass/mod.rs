@@ -3,6 +3,8 @@
 //! call, so one counter counts passes. Nothing here decides which proposal is accepted (that is `sample`) and nothing here
 //! knows how a model computes.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -69,7 +71,12 @@ pub struct Ask {
     pub alternatives: usize,
     /// Ids by row, whose probability is reported as [`Proposal::standing`]; none: the ids that stand there now.
     pub standing: Vec<u32>,
+    /// Added to the logits of these ids before anything else, in every row.
+    pub bias: Bias,
 }
+
+/// Ids, ascending, and what is added to their logits.
+pub type Bias = Arc<[(u32, f32)]>;
 
 impl Ask {
     /// Asks for nothing.
@@ -79,7 +86,7 @@ impl Ask {
 
     /// Asks for these rows, with a uniform each.
     pub fn new(rows: Vec<usize>, uniforms: Vec<f64>, filter: Filter) -> Self {
-        Self { rows, uniforms, filter, alternatives: 0, standing: Vec::new() }
+        Self { rows, uniforms, filter, alternatives: 0, standing: Vec::new(), bias: Bias::default() }
     }
 
     /// What to ask of the `index`-th row, for a model that answers with [`propose`].
@@ -150,6 +157,12 @@ impl<'a, C> Lane<'a, C> {
     /// A lane without a guide.
     pub fn new(cache: &'a mut C, store: &'a [u32], open: &'a [u32], ask: &'a Ask) -> Self {
         Self { cache, store, open, ask, guide: None }
+    }
+
+    /// Rows that a pass computes for it.
+    pub fn rows(&self) -> usize {
+        let own = self.store.len() + self.open.len();
+        own + self.guide.as_ref().map_or(0, |guide| guide.store.len() + guide.open.len())
     }
 }
 

@@ -60,6 +60,27 @@ impl Template {
         Ok(Self { parts })
     }
 
+    /// A template of these parts, one of which must be a gap.
+    ///
+    /// # Errors
+    /// There is no gap, or its numbers mean none.
+    pub fn of(parts: Vec<Part>) -> Result<Self> {
+        let mut gaps = 0;
+        for part in &parts {
+            if let Part::Gap { least, most } = part {
+                if *least == 0 || least > most || *most > MOST {
+                    let expected = format!("1 to {MOST} tokens, the least not above the most");
+                    return Err(Error::value("gap", expected, format!("{least} to {most}")));
+                }
+                gaps += 1;
+            }
+        }
+        if gaps == 0 {
+            return Err(Error::value("template", "a gap", "none"));
+        }
+        Ok(Self { parts })
+    }
+
     /// The parts.
     pub fn parts(&self) -> &[Part] {
         &self.parts

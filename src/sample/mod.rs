@@ -14,6 +14,7 @@ pub mod revise;
 pub mod rule;
 mod step;
 mod stop;
+mod turns;
 mod window;
 
 pub use canvas::Canvas;
@@ -25,4 +26,5 @@ pub use revise::Revise;
 pub use rule::{Accepted, Budget, Knobs, Rule, Split};
 pub use step::{Sampler, run, step};
 pub use stop::Stop;
+pub use turns::{Ended, Turn, Turns};
 pub use window::Window;

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Budget, Canvas, Revise, Rule, Stop, Window};
 use crate::error::{Error, Result};
-use crate::pass::Filter;
+use crate::pass::{Bias, Filter};
 
 /// How a sample is made.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,6 +21,8 @@ pub struct SampleOptions {
     pub revise: Revise,
     /// How logits become a distribution.
     pub filter: Filter,
+    /// Added to logits; a bias of minus infinity would be no number, -1000 bans a token.
+    pub bias: Bias,
     /// Classifier-free guidance away from the same text without its prompt (see [`crate::pass::Guide`]); 0: none.
     pub guidance: f32,
     /// The most probable tokens to report with each edit.
@@ -43,6 +45,7 @@ impl SampleOptions {
             budget: Budget::default(),
             revise: Revise::None,
             filter: Filter::NONE,
+            bias: Bias::default(),
             guidance: 0.0,
             alternatives: 0,
             train_length: usize::MAX,
@@ -52,7 +55,10 @@ impl SampleOptions {
     }
 
     /// Refuses what cannot be done with this prompt; gives the length that the whole text may have, in whole blocks.
-    pub(super) fn check(&self, prompt: &[u32], mask_id: u32) -> Result<usize> {
+    ///
+    /// # Errors
+    /// As said: a prompt that does not begin with a token, an option out of range.
+    pub fn check(&self, prompt: &[u32], mask_id: u32) -> Result<usize> {
         if prompt.first().is_none_or(|&bos| bos == mask_id) {
             let found = if prompt.is_empty() { "no token" } else { "the mask" };
             return Err(Error::value("prompt", "a first token (beginning of text)", found));
@@ -61,6 +67,9 @@ impl SampleOptions {
         self.budget.check()?;
         self.revise.check(self)?;
         self.filter.check()?;
+        if let Some((id, bias)) = self.bias.iter().find(|(_, bias)| !bias.is_finite()) {
+            return Err(Error::value("bias", "finite numbers", format!("{bias} for id {id}")));
+        }
         self.stop.check()?;
         if !(self.guidance.is_finite() && self.guidance >= 0.0) {
             return Err(Error::value("guidance", "a weight that is not negative", self.guidance.to_string()));

@@ -171,6 +171,7 @@ impl<C: Cache> Sampler<C> {
     /// The rows of the open block to ask for: masked ones that the rule wants, known ones that the revision wants.
     fn ask_block(&mut self) -> Ask {
         let SampleOptions { rule, budget, filter, alternatives, .. } = self.options;
+        let bias = self.options.bias.clone();
         let draft = self.canvas.draft();
         let masked = draft.masked();
         if self.opened.1 == 0 {
@@ -186,7 +187,7 @@ impl<C: Cache> Sampler<C> {
         rows.extend(self.reviser.rows(draft));
         rows.sort_unstable();
         let uniforms = rows.iter().map(|_| self.rng.uniform()).collect();
-        Ask { alternatives: alternatives.max(rule.alternatives()), ..Ask::new(rows, uniforms, filter) }
+        Ask { alternatives: alternatives.max(rule.alternatives()), bias, ..Ask::new(rows, uniforms, filter) }
     }
 
     /// The lane of the next pass, as planned.

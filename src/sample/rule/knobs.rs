@@ -80,6 +80,11 @@ impl Rule {
         KINDS.iter().find(|kind| kind.0 == name).map(|kind| kind.1)
     }
 
+    /// The numbers that the rule of a name takes, by name.
+    pub fn knobs(name: &str) -> &'static [&'static str] {
+        KINDS.iter().find(|kind| kind.0 == name).map_or(&[], |kind| kind.2)
+    }
+
     /// The rule of a name with its knobs. `share`, `low`, `drift` and `stable` have defaults: evenly, and as published.
     ///
     /// # Errors

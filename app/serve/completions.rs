@@ -1,0 +1,182 @@
+//! `POST /v1/completions` and `POST /v1/chat/completions`: what is particular to each.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::response::Response;
+use bd3::sample::{Part, Template};
+use bd3::tokenizer::chat::Message;
+use serde_json::{Value, json};
+
+use super::Served;
+use super::answer::{Answer, Shape};
+use super::error::ApiError;
+use super::fields::Fields;
+use super::wish::{MOST_ALTERNATIVES, Start, Wish, begun};
+
+/// Continues a text, or fills a gap in it.
+pub async fn completions(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
+    let mut fields = Fields::of_body(&body)?;
+    let (mut wish, mut bd3) = Wish::take(&served, &mut fields)?;
+    let most = served.limits.max_tokens;
+    wish.max_tokens = fields.count("max_tokens", 0..=most)?.unwrap_or(16) as usize;
+    wish.logprobs = fields.count("logprobs", 0..=MOST_ALTERNATIVES)?.map(|count| count as usize);
+    fields.neutral(&[("best_of", json!(1))])?;
+    let echo = fields.flag("echo")?;
+    if echo && wish.logprobs.is_some() {
+        return Err(ApiError::field("echo", "false beside `logprobs`", "true"));
+    }
+    let prompt = fields.value("prompt");
+    let suffix = fields.text("suffix")?.filter(|suffix| !suffix.is_empty());
+    let (gap, infill) = (bd3.value("gap"), bd3.text("infill")?);
+    if gap.is_some() && suffix.is_none() {
+        return Err(ApiError::field("bd3.gap", "none without `suffix`", "one"));
+    }
+    wish.take_flags(bd3)?;
+    fields.end()?;
+    wish.starts = match (infill, suffix) {
+        (Some(_), Some(_)) => return Err(ApiError::field("bd3.infill", "none beside `suffix`", "one")),
+        (Some(_), None) if prompt.is_some() || echo => {
+            return Err(ApiError::field("bd3.infill", "none beside `prompt` or `echo`", "one"));
+        }
+        (Some(template), None) => {
+            let template = Template::parse(&template).map_err(|e| ApiError::of(&e))?;
+            vec![Start::Template { template, only_gap: false }]
+        }
+        (None, Some(suffix)) => vec![gap_before(&wish, prompt, suffix, gap.as_ref())?],
+        (None, None) => prompts(&served, prompt.as_ref())?.into_iter().map(|ids| Start::Ids { ids, echo }).collect(),
+    };
+    Answer::order(&served, wish, Shape::Completion)?.respond().await
+}
+
+/// A prompt, a gap, and what follows it.
+fn gap_before(wish: &Wish, prompt: Option<Value>, suffix: String, gap: Option<&Value>) -> Result<Start, ApiError> {
+    let prompt = match prompt {
+        None => String::new(),
+        Some(Value::String(text)) => text,
+        Some(_) => return Err(ApiError::field("prompt", "one text beside `suffix`", "something else")),
+    };
+    let most = u64::from(u16::MAX);
+    let (least, most) = match gap {
+        None => (wish.max_tokens, wish.max_tokens),
+        Some(value) => {
+            let pair = value.as_array().filter(|pair| pair.len() == 2);
+            let end = |index: usize| pair.and_then(|pair| pair[index].as_u64()).filter(|&n| n > 0 && n <= most);
+            let (Some(least), Some(most)) = (end(0), end(1)) else {
+                return Err(ApiError::field("bd3.gap", "[least, most] tokens, whole numbers", value.to_string()));
+            };
+            (least as usize, most as usize)
+        }
+    };
+    let parts = [Part::Text(prompt), Part::Gap { least, most }, Part::Text(suffix)];
+    let parts = parts.into_iter().filter(|part| *part != Part::Text(String::new())).collect();
+    let template = Template::of(parts).map_err(|e| ApiError::of(&e))?;
+    Ok(Start::Template { template, only_gap: true })
+}
+
+/// Texts or ids, each begun.
+fn prompts(served: &Served, prompt: Option<&Value>) -> Result<Vec<Vec<u32>>, ApiError> {
+    let wrong =
+        || ApiError::field("prompt", "a text, a list of texts, ids, or a list of lists of ids", "something else");
+    let encode = |text: &str| served.model.tokenizer.encode(text).map_err(|e| ApiError::of(&e));
+    let vocab = served.model.checkpoint.arch.vocab as u64;
+    let id = |value: &Value| {
+        let id = value.as_u64().filter(|&id| id < vocab || id == u64::from(served.mask()));
+        id.map(|id| id as u32).ok_or_else(|| ApiError::field("prompt", format!("ids below {vocab}"), value.to_string()))
+    };
+    let ids = |list: &[Value]| list.iter().map(id).collect::<Result<Vec<u32>, _>>();
+    let bare: Vec<Vec<u32>> = match prompt {
+        None => vec![Vec::new()],
+        Some(Value::String(text)) => vec![encode(text)?],
+        Some(Value::Array(list)) => match list.first() {
+            None => return Err(wrong()),
+            Some(Value::Number(_)) => vec![ids(list)?],
+            Some(Value::String(_)) => {
+                list.iter().map(|text| encode(text.as_str().ok_or_else(wrong)?)).collect::<Result<_, _>>()?
+            }
+            Some(_) => list.iter().map(|list| ids(list.as_array().ok_or_else(wrong)?)).collect::<Result<_, _>>()?,
+        },
+        Some(_) => return Err(wrong()),
+    };
+    let bos = served.model.tokenizer.special().bos;
+    // Ids may already begin with it.
+    let begin = |ids: Vec<u32>| if ids.first().copied() == bos && bos.is_some() { Ok(ids) } else { begun(served, ids) };
+    bare.into_iter().map(begin).collect()
+}
+
+/// Answers messages.
+pub async fn chat(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
+    let Some(template) = &served.template else {
+        let message = format!("{} has no chat template: use /v1/completions", served.name);
+        return Err(ApiError {
+            param: Some("model".into()),
+            code: Some("no_chat_template"),
+            ..ApiError::refused(message)
+        });
+    };
+    let mut fields = Fields::of_body(&body)?;
+    let (mut wish, bd3) = Wish::take(&served, &mut fields)?;
+    wish.take_flags(bd3)?;
+    let most = served.limits.max_tokens;
+    let old = fields.count("max_tokens", 1..=most)?;
+    let limit = fields.count("max_completion_tokens", 1..=most)?.or(old);
+    let logprobs = fields.flag("logprobs")?;
+    let top = fields.count("top_logprobs", 0..=MOST_ALTERNATIVES)?;
+    if top.is_some() && !logprobs {
+        return Err(ApiError::field("top_logprobs", "none without `logprobs`", "one"));
+    }
+    wish.logprobs = logprobs.then(|| top.unwrap_or(0) as usize);
+    let text = json!({ "type": "text" });
+    fields.neutral(&[
+        ("tools", json!([])),
+        ("tool_choice", json!("none")),
+        ("response_format", text),
+        ("store", json!(false)),
+    ])?;
+    let messages = messages(&mut fields)?;
+    fields.end()?;
+    let text = template.render(&messages).map_err(|e| ApiError::refused(format!("messages: {e}")))?;
+    let ids = served.model.tokenizer.encode_template(&text).map_err(|e| ApiError::of(&e))?;
+    let left = served.model.checkpoint.arch.length.saturating_sub(ids.len()).max(1) as u64;
+    wish.max_tokens = limit.unwrap_or(left.min(most)) as usize;
+    wish.starts = vec![Start::Ids { ids, echo: false }];
+    Answer::order(&served, wish, Shape::Chat)?.respond().await
+}
+
+fn messages(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
+    let list = match fields.value("messages") {
+        Some(Value::Array(list)) if !list.is_empty() => list,
+        Some(other) => return Err(fields.wrong("messages", "a list of messages", &other)),
+        None => return Err(ApiError::field("messages", "a list of messages", "none")),
+    };
+    list.iter().enumerate().map(|(index, message)| one_message(index, message)).collect()
+}
+
+fn one_message(index: usize, message: &Value) -> Result<Message, ApiError> {
+    let name = |field: &str| format!("messages[{index}].{field}");
+    let role = message["role"].as_str().filter(|role| ["system", "developer", "user", "assistant"].contains(role));
+    let Some(role) = role else {
+        return Err(ApiError::field(name("role"), "system, user or assistant", message["role"].to_string()));
+    };
+    let text = match &message["content"] {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(parts) => parts
+            .iter()
+            .map(|part| part["text"].as_str().filter(|_| part["type"] == "text"))
+            .collect::<Option<String>>(),
+        _ => None,
+    };
+    let Some(text) = text else {
+        return Err(ApiError::field(name("content"), "a text", "something else"));
+    };
+    if let Some(field) =
+        message.as_object().and_then(|fields| fields.keys().find(|key| !MESSAGE.contains(&key.as_str())))
+    {
+        return Err(ApiError::unsupported(name(field)));
+    }
+    Ok(Message::new(if role == "developer" { "system" } else { role }, text))
+}
+
+/// Fields of a message. A name is for people.
+const MESSAGE: [&str; 5] = ["role", "content", "name", "refusal", "annotations"];

@@ -1,0 +1,167 @@
+//! `POST /bd3/race`: one prompt at several block sizes on one clock. On the model's thread it is a task, called for one pass at a time.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::sse::{Event as Sent, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use bd3::engine::{Engine, KeyValues};
+use bd3::event::{Event, Header, Sink, TraceLines, VERSION};
+use bd3::pass::Denoiser;
+use bd3::rng::Rng;
+use bd3::sample::{SampleOptions, Sampler};
+use futures_util::stream::{self, StreamExt};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::{self, UnboundedSender};
+
+use super::Served;
+use super::error::ApiError;
+use super::fields::Fields;
+use super::queue::Task;
+use super::relay::Spell;
+use super::wish::{Wish, begun};
+use crate::race::{self, Lane};
+
+/// Lanes of a race, at most.
+const MOST_LANES: usize = 8;
+
+/// A lane's events on their way to the page.
+struct Track {
+    lane: usize,
+    block: usize,
+    to: UnboundedSender<Value>,
+    lines: TraceLines<Spell>,
+    header: Option<String>,
+    passes: u64,
+    /// The lane's clock when its turn began, and when that was.
+    turn: (Duration, Instant),
+}
+
+impl Sink for &mut Track {
+    fn event(&mut self, event: &Event) -> bool {
+        let ms = (self.turn.0 + self.turn.1.elapsed()).as_secs_f64() * 1000.0;
+        match event {
+            Event::Edited { pass, .. } => self.passes = *pass,
+            Event::Finished { passes, .. } => self.passes = *passes,
+            _ => {}
+        }
+        let lines = self.header.take().into_iter().chain(self.lines.of(event, ms).unwrap_or_default());
+        let trace: Vec<Value> = lines.filter_map(|line| serde_json::from_str(&line).ok()).collect();
+        let (lane, block, passes) = (self.lane, self.block, self.passes);
+        let told = json!({ "lane": lane, "block": block, "ms": ms, "passes": passes, "trace": trace });
+        self.to.send(told).is_ok()
+    }
+}
+
+/// A race that is asked for.
+struct Course {
+    served: Arc<Served>,
+    ids: Vec<u32>,
+    seed: u64,
+    options: Vec<SampleOptions>,
+}
+
+impl Course {
+    fn take(served: &Arc<Served>, body: &[u8]) -> Result<Self, ApiError> {
+        let mut fields = Fields::of_body(body)?;
+        let (mut wish, bd3) = Wish::take(served, &mut fields)?;
+        let prompt = fields.text("prompt")?.unwrap_or_default();
+        let max_tokens = fields.count("max_tokens", 1..=served.limits.max_tokens)?.unwrap_or(128) as usize;
+        let blocks = fields.value("blocks");
+        wish.take_flags(bd3)?;
+        fields.end()?;
+        let arch = &served.model.checkpoint.arch;
+        let blocks: Vec<usize> = match &blocks {
+            None => race::blocks(arch, wish.block).map_err(|e| ApiError::of(&e))?,
+            Some(value) => {
+                let list = value.as_array().filter(|list| !list.is_empty() && list.len() <= MOST_LANES);
+                let sizes = list.map(|list| list.iter().map(|size| size.as_u64().map(|size| size as usize)).collect());
+                let wrong = || ApiError::field("blocks", format!("up to {MOST_LANES} block sizes"), value.to_string());
+                sizes.flatten().ok_or_else(wrong)?
+            }
+        };
+        let ids = served.model.tokenizer.encode(&prompt).map_err(|e| ApiError::of(&e))?;
+        let ids = begun(served, ids)?;
+        let args = wish.args()?;
+        let eos = served.model.tokenizer.special().eos.filter(|_| !prompt.is_empty());
+        let option = |&block: &usize| {
+            let options = SampleOptions { max_new: max_tokens, ..args.options(&served.model, (eos, block))? };
+            options.check(&ids, served.mask())?;
+            Ok(options)
+        };
+        let options = blocks.iter().map(option).collect::<bd3::Result<Vec<_>>>().map_err(|e| ApiError::of(&e))?;
+        Ok(Self { served: served.clone(), ids, seed: wish.seed, options })
+    }
+
+    fn lanes(&self, engine: &Engine, to: &UnboundedSender<Value>) -> bd3::Result<Vec<Lane<KeyValues, Track>>> {
+        let lane = |(index, options): (usize, &SampleOptions)| {
+            let rng = Rng::new(self.seed).split_at("sample", 0);
+            let sampler = Sampler::new(options.clone(), &self.ids, engine.mask_id(), |size| engine.cache(size), rng)?;
+            let sink = self.track(index, options, to.clone());
+            Ok(Lane { block: options.block, sampler, sink, spent: Duration::ZERO })
+        };
+        self.options.iter().enumerate().map(lane).collect()
+    }
+
+    fn track(&self, lane: usize, options: &SampleOptions, to: UnboundedSender<Value>) -> Track {
+        let (served, mask) = (self.served.clone(), self.served.mask());
+        let (model, tokenizer) = (served.name.clone(), served.model.tokenizer.hash().to_string());
+        let settings = json!({ "options": options });
+        let header = Header { version: VERSION, model, tokenizer, mask, seed: self.seed, settings };
+        let spell: Spell = Box::new(move |id| served.spell(id));
+        Track {
+            lane,
+            block: options.block,
+            to,
+            lines: TraceLines::new(mask, spell),
+            header: serde_json::to_string(&header).ok(),
+            passes: 0,
+            turn: (Duration::ZERO, Instant::now()),
+        }
+    }
+
+    /// The race as a task: one pass of one lane at a time.
+    fn task(self, to: UnboundedSender<Value>) -> Task {
+        let mut lanes = None;
+        Box::new(move |engine| {
+            let lanes = match &mut lanes {
+                Some(lanes) => lanes,
+                none => match self.lanes(engine, &to) {
+                    Ok(made) => none.insert(made),
+                    Err(error) => return fail(&to, &error),
+                },
+            };
+            let turned = race::turn(engine, lanes, |lane| lane.sink.turn = (lane.spent, Instant::now()));
+            match turned {
+                Ok(more) => more && !to.is_closed(),
+                Err(error) => fail(&to, &error),
+            }
+        })
+    }
+}
+
+fn fail(to: &UnboundedSender<Value>, error: &bd3::Error) -> bool {
+    let _ = to.send(ApiError::of(error).body());
+    false
+}
+
+/// Answers with the events of all lanes.
+pub async fn race(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
+    let course = Course::take(&served, &body)?;
+    let (to, from) = mpsc::unbounded_channel();
+    served.queue.push_task(course.task(to)).map_err(|_| {
+        ApiError::coded(StatusCode::TOO_MANY_REQUESTS, "queue_full", "the server is busy with other races")
+    })?;
+    let told = stream::unfold(from, |mut from| async move {
+        let told: Value = from.recv().await?;
+        Some((Sent::default().data(told.to_string()), from))
+    });
+    let done = VecDeque::from([Sent::default().data("[DONE]")]);
+    let events = told.chain(stream::iter(done)).map(Ok::<_, Infallible>);
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+}

@@ -1,0 +1,211 @@
+//! From the events of a sample to what its client is told, on the model's thread. What has been told is never taken back: committed text
+//! within reach of a retraction waits, and events, where they are asked for, run ahead of it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bd3::event::{Event, Header, Reason, Sink, TraceLines};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::Served;
+use super::text::Text;
+use crate::view::Page;
+
+/// A token of the answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Token {
+    /// Its id.
+    pub id: u32,
+    /// Its probability when it was drawn, before temperature and nucleus; 0 for one that was given.
+    pub prob: f32,
+    /// The most probable tokens there, best first.
+    pub alternatives: Vec<(u32, f32)>,
+}
+
+/// What a choice has to say.
+#[derive(Debug, Default)]
+pub struct Told {
+    /// Which choice.
+    pub index: usize,
+    /// More of the text.
+    pub text: String,
+    /// The tokens whose text that is (characters may be shared between tokens, so that it may lag behind).
+    pub tokens: Vec<Token>,
+    /// More lines of the trace, where events are asked for.
+    pub trace: Vec<String>,
+    /// It is done.
+    pub end: Option<End>,
+    /// It failed.
+    pub failure: Option<String>,
+}
+
+/// How a choice ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct End {
+    /// Why the sample ended; `None` where the text met a stop sequence.
+    pub reason: Option<Reason>,
+    /// Tokens written.
+    pub tokens: usize,
+    /// Forward evaluations.
+    pub passes: u64,
+    /// Time from the first pass to the last.
+    pub seconds: f64,
+}
+
+/// What a client wants to hear.
+#[derive(Clone, Debug)]
+pub struct Wants {
+    /// Which choice this is.
+    pub index: usize,
+    /// Positions of the text that are told: from, to.
+    pub range: (usize, usize),
+    /// Sequences that end the text.
+    pub stops: Vec<String>,
+    /// Token by token.
+    pub tokens: bool,
+    /// Events.
+    pub header: Option<Header>,
+    /// No longer than this.
+    pub limit: Duration,
+}
+
+/// The bytes that an id adds to a text, told on another thread.
+pub type Spell = Box<dyn Fn(u32) -> Vec<u8> + Send>;
+
+/// The sink of one choice.
+pub struct Relay {
+    served: Arc<Served>,
+    to: UnboundedSender<Told>,
+    wants: Wants,
+    page: Page,
+    text: Text,
+    /// Positions told so far.
+    told: usize,
+    /// Tokens told, until a stop sequence was whole.
+    tokens: usize,
+    /// What was drawn, by position.
+    drawn: Vec<Option<Token>>,
+    trace: Option<TraceLines<Spell>>,
+    asked: Instant,
+    begun: Option<Instant>,
+    first_block: bool,
+}
+
+impl Relay {
+    /// Tells `to` what it `wants`.
+    pub fn new(served: Arc<Served>, to: UnboundedSender<Told>, wants: Wants) -> Self {
+        let mask = served.mask();
+        let trace = wants.header.as_ref().map(|_| {
+            let served = served.clone();
+            let spell: Spell = Box::new(move |id| served.spell(id));
+            TraceLines::new(mask, spell)
+        });
+        Self {
+            page: Page::new(mask),
+            text: Text::new(wants.stops.clone()),
+            told: wants.range.0,
+            tokens: 0,
+            drawn: Vec::new(),
+            trace,
+            asked: Instant::now(),
+            begun: None,
+            first_block: false,
+            served,
+            to,
+            wants,
+        }
+    }
+
+    /// Nobody listens any more, or its time is up, or all is said.
+    pub fn is_over(&self) -> bool {
+        self.is_gone() || self.text.is_stopped() || self.asked.elapsed() > self.wants.limit
+    }
+
+    /// Nobody listens any more.
+    pub fn is_gone(&self) -> bool {
+        self.to.is_closed()
+    }
+
+    /// Says that it failed.
+    pub fn fail(&mut self, failure: String) {
+        self.say(Told { failure: Some(failure), ..Told::default() });
+    }
+
+    fn say(&self, told: Told) {
+        let _ = self.to.send(Told { index: self.wants.index, ..told });
+    }
+
+    fn note(&mut self, event: &Event) {
+        let Event::Edited { edits, .. } = event else { return };
+        for edit in edits.iter().filter(|_| self.wants.tokens) {
+            if self.drawn.len() <= edit.position {
+                self.drawn.resize(edit.position + 1, None);
+            }
+            let (id, prob, alternatives) = (edit.new, edit.prob, edit.alternatives.clone());
+            self.drawn[edit.position] = Some(Token { id, prob, alternatives });
+        }
+    }
+
+    /// What is final and not yet told. A committed block may still be cut if the sample ends with it, so it waits for the next event.
+    fn fresh(&mut self, told: &mut Told) {
+        let end = self.page.safe().min(self.wants.range.1);
+        while self.told < end && !self.text.is_stopped() {
+            let id = self.page.ids()[self.told];
+            told.text += &self.text.push(&self.served.spell(id));
+            if self.wants.tokens {
+                let drawn = self.drawn.get_mut(self.told).and_then(Option::take).filter(|token| token.id == id);
+                told.tokens.push(drawn.unwrap_or(Token { id, prob: 0.0, alternatives: Vec::new() }));
+            }
+            self.told += 1;
+            self.tokens += 1;
+        }
+    }
+
+    fn end(&mut self, event: &Event, told: &mut Told) {
+        let Event::Finished { passes, tokens, reason, .. } = event else { return };
+        told.text += &self.text.end();
+        let stopped = self.text.is_stopped();
+        let seconds = self.begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
+        let tokens = if stopped { self.tokens } else { *tokens };
+        told.end = Some(End { reason: Some(*reason).filter(|_| !stopped), tokens, passes: *passes, seconds });
+    }
+
+    fn lines(&mut self, event: &Event, begun: Instant) -> Vec<String> {
+        let Some(trace) = &mut self.trace else { return Vec::new() };
+        let mut lines = Vec::new();
+        if let (Event::Started { .. }, Some(header)) = (event, &self.wants.header) {
+            lines.extend(serde_json::to_string(header));
+        }
+        match trace.of(event, begun.elapsed().as_secs_f64() * 1000.0) {
+            Ok(more) => lines.extend(more),
+            Err(error) => note!("a trace broke: {error}"),
+        }
+        lines
+    }
+}
+
+impl Sink for Relay {
+    fn event(&mut self, event: &Event) -> bool {
+        let begun = *self.begun.get_or_insert_with(Instant::now);
+        self.page.follow(event);
+        self.note(event);
+        let mut told = Told { trace: self.lines(event, begun), ..Told::default() };
+        match event {
+            Event::BlockOpened { .. } => self.fresh(&mut told),
+            Event::BlockCommitted { .. } if !self.first_block => {
+                self.first_block = true;
+                self.served.metrics.first_block(self.asked.elapsed());
+            }
+            Event::Finished { .. } => {
+                self.fresh(&mut told);
+                self.end(event, &mut told);
+            }
+            _ => {}
+        }
+        let silent = told.text.is_empty() && told.tokens.is_empty() && told.trace.is_empty() && told.end.is_none();
+        if !silent {
+            self.say(told);
+        }
+        !self.is_over()
+    }
+}

@@ -1,0 +1,258 @@
+//! What a request for text asks: the fields that completions and chat share, checked, and made into orders for the model.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+
+use bd3::event::{Header, VERSION};
+use bd3::rng::Rng;
+use bd3::sample::{SampleOptions, Template};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::Served;
+use super::error::ApiError;
+use super::fields::Fields;
+use super::queue::Order;
+use super::relay::{Relay, Told, Wants};
+use crate::job::{bos, template_ids};
+use crate::sample::{SampleArgs, block_that_holds};
+
+/// Choices of a request, at most.
+pub const MOST_CHOICES: u64 = 64;
+/// Alternatives of a token, at most.
+pub const MOST_ALTERNATIVES: u64 = 20;
+
+/// What a choice begins with, and which part of its text is the answer.
+pub enum Start {
+    /// Ids to continue; with `echo` they are part of the answer.
+    Ids { ids: Vec<u32>, echo: bool },
+    /// A text with gaps, all of it the answer; or, of the one gap between a prompt and a suffix, that gap.
+    Template { template: Template, only_gap: bool },
+}
+
+/// A request that was understood.
+pub struct Wish {
+    /// One for each prompt.
+    pub starts: Vec<Start>,
+    /// Choices of each.
+    pub n: u64,
+    /// What is random follows from it.
+    pub seed: u64,
+    /// Tokens of each choice, at most.
+    pub max_tokens: usize,
+    /// Sequences that end the text.
+    pub stops: Vec<String>,
+    /// Flags of `bd3 sample`.
+    pub flags: Vec<String>,
+    /// Is a block size among them?
+    pub block: Option<usize>,
+    /// Added to logits.
+    pub bias: Vec<(u32, f32)>,
+    /// Alternatives to report with each token; none: no probabilities at all.
+    pub logprobs: Option<usize>,
+    /// The answer comes in pieces.
+    pub stream: bool,
+    /// Its last piece tells usage.
+    pub include_usage: bool,
+    /// Events are told.
+    pub events: bool,
+    /// Alternatives of each edit.
+    pub alternatives: usize,
+}
+
+impl Wish {
+    /// Takes the fields that both endpoints share. `max_tokens` and `logprobs` are theirs.
+    pub fn take(served: &Served, fields: &mut Fields) -> Result<(Self, Fields), ApiError> {
+        served.check_model(fields.text("model")?.as_deref())?;
+        fields.text("user")?;
+        fields.neutral(&[("presence_penalty", json!(0)), ("frequency_penalty", json!(0))])?;
+        let mut bd3 = fields.within("bd3")?;
+        let stream = fields.flag("stream")?;
+        let mut options = fields.within("stream_options")?;
+        let include_usage = options.flag("include_usage")?;
+        options.flag("include_obfuscation")?;
+        options.end()?;
+        if include_usage && !stream {
+            return Err(ApiError::field("stream_options", "none without `stream`", "one"));
+        }
+        let mut wish = Self {
+            starts: Vec::new(),
+            n: fields.count("n", 1..=MOST_CHOICES)?.unwrap_or(1),
+            seed: seed(fields)?,
+            max_tokens: 0,
+            stops: fields.texts("stop", 4)?,
+            flags: Vec::new(),
+            block: bd3.count("block", 1..=u64::from(u32::MAX))?.map(|block| block as usize),
+            bias: bias(served, fields)?,
+            logprobs: None,
+            stream,
+            include_usage,
+            events: bd3.flag("events")?,
+            alternatives: bd3.count("alternatives", 0..=MOST_ALTERNATIVES)?.unwrap_or(0) as usize,
+        };
+        for name in ["temperature", "top_p"] {
+            if let Some(number) = fields.number(name)? {
+                wish.flags.push(format!("--{}={number}", name.replace('_', "-")));
+            }
+        }
+        Ok((wish, bd3))
+    }
+
+    /// The rest of the object `bd3`: flags of `bd3 sample`.
+    pub fn take_flags(&mut self, mut bd3: Fields) -> Result<(), ApiError> {
+        let known: Vec<String> = SampleArgs::flags_of_making().filter(|flag| !TOLD.contains(&flag.as_str())).collect();
+        for (name, value) in bd3.rest() {
+            let flag = name.replace('_', "-");
+            if !known.contains(&flag) {
+                return Err(ApiError::unsupported(bd3.name(&name)));
+            }
+            match value {
+                Value::Null | Value::Bool(false) => {}
+                Value::Bool(true) => self.flags.push(format!("--{flag}")),
+                Value::Number(number) => self.flags.push(format!("--{flag}={number}")),
+                Value::String(text) => self.flags.push(format!("--{flag}={text}")),
+                other => return Err(bd3.wrong(&name, "a number, a text, true or false", &other)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The flags, read.
+    pub fn args(&self) -> Result<SampleArgs, ApiError> {
+        SampleArgs::parse(&self.flags).map_err(|told| ApiError::flags(&told))
+    }
+
+    /// The orders, each with its relay to `to`, and the ids that the prompts have together.
+    pub fn orders(&self, served: &Arc<Served>, to: &UnboundedSender<Told>) -> Result<(Vec<Order>, usize), ApiError> {
+        if self.starts.len() as u64 * self.n > MOST_CHOICES {
+            let message =
+                format!("expected at most {MOST_CHOICES} choices, found {}", self.starts.len() as u64 * self.n);
+            return Err(ApiError::refused(message));
+        }
+        let refuse = |error: &bd3::Error| ApiError::of(error);
+        let args = self.args()?;
+        let (mut orders, mut prompt_tokens) = (Vec::new(), 0);
+        for start in &self.starts {
+            for number in 0..self.n {
+                let index = orders.len();
+                let root = Rng::new(self.seed);
+                let made = self.order(served, (&args, start), &root, number).map_err(|e| refuse(&e))?;
+                let Made { options, ids, range } = made;
+                if number == 0 {
+                    prompt_tokens += ids.iter().filter(|&&id| id != served.mask()).count();
+                }
+                let length = options.check(&ids, served.mask()).map_err(|e| refuse(&e))?;
+                let bytes = served.cache_bytes(&options, length);
+                if bytes > served.limits.cache_bytes {
+                    let message = "the text may need more memory than the server has for it: ask for fewer tokens";
+                    return Err(ApiError::refused(message));
+                }
+                let wants = Wants {
+                    index,
+                    range,
+                    stops: self.stops.clone(),
+                    tokens: self.logprobs.is_some(),
+                    header: self.events.then(|| self.header(served, &options)),
+                    limit: served.limits.time,
+                };
+                let relay = Relay::new(served.clone(), to.clone(), wants);
+                orders.push(Order { options, ids, rng: root.split_at("sample", number), bytes, relay });
+            }
+        }
+        Ok((orders, prompt_tokens))
+    }
+
+    fn order(
+        &self,
+        served: &Served,
+        (args, start): (&SampleArgs, &Start),
+        root: &Rng,
+        number: u64,
+    ) -> bd3::Result<Made> {
+        let model = &served.model;
+        let arch = &model.checkpoint.arch;
+        let mask = served.mask();
+        let (ids, range) = match start {
+            Start::Ids { ids, echo } => {
+                let gaps = ids.contains(&mask);
+                (ids.clone(), (if *echo || gaps { 1 } else { ids.len() }, usize::MAX))
+            }
+            Start::Template { template, only_gap } => {
+                let mut lengths = root.split_at("gaps", number);
+                let ids = template_ids(model, template, |least, most| least + lengths.below(most - least + 1))?;
+                let of = |id: &u32| *id == mask;
+                let first = ids.iter().position(of).unwrap_or(1);
+                let last = ids.iter().rposition(of).map_or(ids.len(), |last| last + 1);
+                (ids, if *only_gap { (first, last) } else { (1, usize::MAX) })
+            }
+        };
+        let gaps = ids.contains(&mask) || matches!(start, Start::Template { .. });
+        let block = self.block.unwrap_or(if gaps { block_that_holds(arch, ids.len()) } else { arch.block });
+        let eos = model.tokenizer.special().eos;
+        let max_new = if matches!(start, Start::Template { .. }) { 0 } else { self.max_tokens };
+        let options = args.options(model, (eos, block))?;
+        let alternatives = self.alternatives.max(self.logprobs.unwrap_or(0));
+        let options = SampleOptions { max_new, alternatives, bias: self.bias.clone().into(), ..options };
+        Ok(Made { options, ids, range })
+    }
+
+    fn header(&self, served: &Served, options: &SampleOptions) -> Header {
+        let tokenizer = served.model.tokenizer.hash().to_string();
+        let settings = json!({ "options": options });
+        Header {
+            version: VERSION,
+            model: served.name.clone(),
+            tokenizer,
+            mask: served.mask(),
+            seed: self.seed,
+            settings,
+        }
+    }
+}
+
+struct Made {
+    options: SampleOptions,
+    ids: Vec<u32>,
+    range: (usize, usize),
+}
+
+/// Flags of making that are fields of their own.
+const TOLD: [&str; 3] = ["block", "temperature", "top-p"];
+
+/// The seed asked for, or one that nobody knows. 53 bits: what every JSON reader keeps.
+fn seed(fields: &mut Fields) -> Result<u64, ApiError> {
+    let given = match fields.value("seed") {
+        None => None,
+        // OpenAI's may be negative.
+        Some(value) => match value.as_u64().or(value.as_i64().map(|seed| seed as u64)) {
+            Some(seed) => Some(seed),
+            None => return Err(fields.wrong("seed", "a whole number", &value)),
+        },
+    };
+    Ok(given.unwrap_or_else(|| RandomState::new().hash_one(0) >> 11))
+}
+
+fn bias(served: &Served, fields: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {
+    let bias = fields.within("logit_bias")?;
+    let (name, vocab) = (bias.name(""), served.model.checkpoint.arch.vocab);
+    let mut all = Vec::new();
+    let mut bias = bias;
+    for (id, value) in bias.rest() {
+        let expected = format!("ids below {vocab}, each with a number from -100 to 100");
+        let known = id.parse::<u32>().ok().filter(|&id| (id as usize) < vocab);
+        let number = value.as_f64().filter(|number| (-100.0..=100.0).contains(number));
+        match (known, number) {
+            // At the ends of OpenAI's range a token is banned, or nothing else is left.
+            (Some(id), Some(number)) => all.push((id, number as f32 * if number.abs() == 100.0 { 10.0 } else { 1.0 })),
+            _ => return Err(ApiError::field(name.trim_end_matches('.'), expected, format!("{id}: {value}"))),
+        }
+    }
+    all.sort_by_key(|&(id, _)| id);
+    Ok(all)
+}
+
+/// Beginning of text and these ids.
+pub fn begun(served: &Served, ids: Vec<u32>) -> Result<Vec<u32>, ApiError> {
+    let bos = bos(&served.model.tokenizer).map_err(|e| ApiError::of(&e))?;
+    Ok(std::iter::once(bos).chain(ids).collect())
+}

@@ -1,0 +1,134 @@
+//! Many samples over one model, each with its own length, block size and place: who takes part in the next pass. A pass computes a
+//! bounded number of rows, so that nobody waits long for it; the sample that has had the fewest rows is the first to take part, as in
+//! fair queueing (Demers, Keshav and Shenker 1989). So a short request that comes behind long ones is answered at its own pace, a long
+//! prompt is stored between other samples' passes, and nobody starves. What a sample writes does not depend on any of this.
+
+use super::Sampler;
+use crate::error::{Error, Result};
+use crate::event::Sink;
+use crate::pass::{Cache, Denoiser};
+
+/// Samples that take turns.
+pub struct Turns<C, S> {
+    runs: Vec<Run<C, S>>,
+    most: usize,
+}
+
+struct Run<C, S> {
+    sampler: Sampler<C>,
+    sink: S,
+    /// Rows it has had, or would have had if it had come earlier.
+    had: u64,
+    /// Rows of its next pass, where that is planned.
+    rows: Option<usize>,
+}
+
+/// A sample that is done, or that failed.
+pub struct Ended<C, S> {
+    /// The sample.
+    pub sampler: Sampler<C>,
+    /// Its sink.
+    pub sink: S,
+    /// Why it failed, if it did.
+    pub failure: Option<Error>,
+}
+
+/// What one pass was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// Samples that took part.
+    pub lanes: usize,
+    /// Rows computed.
+    pub rows: usize,
+}
+
+impl<C: Cache, S: Sink> Turns<C, S> {
+    /// Nobody yet. `most`: rows in a pass, unless a single sample wants more.
+    pub fn new(most: usize) -> Self {
+        Self { runs: Vec::new(), most }
+    }
+
+    /// A new sample, which has had as much as the one that has had the least.
+    pub fn add(&mut self, sampler: Sampler<C>, sink: S) {
+        let had = self.runs.iter().map(|run| run.had).min().unwrap_or(0);
+        self.runs.push(Run { sampler, sink, had, rows: None });
+    }
+
+    /// Samples that are not done.
+    pub fn len(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// Is there none?
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// The sinks of the samples that are not done.
+    pub fn sinks(&self) -> impl Iterator<Item = &S> {
+        self.runs.iter().map(|run| &run.sink)
+    }
+
+    /// Ends those samples between two passes, with the text so far.
+    pub fn stop(&mut self, which: impl Fn(&S) -> bool) -> Vec<Ended<C, S>> {
+        self.runs.iter_mut().filter(|run| which(&run.sink)).for_each(|run| run.sampler.stop(&mut run.sink));
+        self.take(|run| which(&run.sink))
+    }
+
+    /// One pass over those whose turn it is. Gives those that ended, before it or with it. Where the model fails, all that took part
+    /// end.
+    pub fn pass<D: Denoiser<Cache = C>>(&mut self, model: &D) -> (Turn, Vec<Ended<C, S>>) {
+        for run in self.runs.iter_mut().filter(|run| run.rows.is_none()) {
+            run.sampler.plan(&mut run.sink);
+            run.rows = run.sampler.reason().is_none().then(|| run.sampler.lane().rows());
+        }
+        let mut ended = self.take(|run| run.rows.is_none());
+        let taking_part = self.whose_turn();
+        let turn = Turn { lanes: taking_part, rows: self.runs[..taking_part].iter().filter_map(|run| run.rows).sum() };
+        if taking_part > 0
+            && let Err(error) = together(model, &mut self.runs[..taking_part])
+        {
+            let told = error.to_string();
+            ended.extend(self.runs.drain(..taking_part).map(|run| run.end(Some(Error::Run(told.clone())))));
+        }
+        ended.extend(self.take(|run| run.sampler.reason().is_some()));
+        (turn, ended)
+    }
+
+    /// Moves those that take part to the front; how many.
+    fn whose_turn(&mut self) -> usize {
+        self.runs.sort_by_key(|run| run.had);
+        let (mut count, mut rows) = (0, 0);
+        for index in 0..self.runs.len() {
+            let more = self.runs[index].rows.unwrap_or(0);
+            if count == 0 || rows + more <= self.most {
+                self.runs[count..=index].rotate_right(1);
+                (count, rows) = (count + 1, rows + more);
+            }
+        }
+        count
+    }
+
+    fn take(&mut self, mut ends: impl FnMut(&Run<C, S>) -> bool) -> Vec<Ended<C, S>> {
+        self.runs.extract_if(.., |run| ends(run)).map(|run| run.end(None)).collect()
+    }
+}
+
+impl<C, S> Run<C, S> {
+    fn end(self, failure: Option<Error>) -> Ended<C, S> {
+        Ended { sampler: self.sampler, sink: self.sink, failure }
+    }
+}
+
+/// One pass over these, as planned.
+fn together<D: Denoiser, S: Sink>(model: &D, runs: &mut [Run<D::Cache, S>]) -> Result<()> {
+    let answers = model.pass(&mut runs.iter_mut().map(|run| run.sampler.lane()).collect::<Vec<_>>())?;
+    if answers.len() != runs.len() {
+        return Err(Error::Run(format!("the model answered {} lanes of {}", answers.len(), runs.len())));
+    }
+    for (run, proposals) in runs.iter_mut().zip(&answers) {
+        run.had += run.rows.take().unwrap_or(0) as u64;
+        run.sampler.apply(proposals, &mut run.sink)?;
+    }
+    Ok(())
+}
