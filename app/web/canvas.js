@@ -30,7 +30,8 @@ export class Canvas {
     box.addEventListener("keydown", (event) => this.#key(event));
     box.addEventListener("focusin", (event) => this.#point(event.target, true));
     box.addEventListener("focusout", hideTip);
-    box.addEventListener("pointerover", (event) => this.#point(event.target, false));
+    // Who drags does not ask.
+    box.addEventListener("pointerover", (event) => (event.buttons ? hideTip() : this.#point(event.target, false)));
     box.addEventListener("pointerleave", hideTip);
     if (chosen) document.addEventListener("selectionchange", later(() => this.#dragged(), 60));
   }

@@ -80,7 +80,7 @@ export function noiseView() {
     const near = cosine === undefined || cosine === null ? "" : `, cosine ${cosine.toFixed(2)}`;
     const title = `was \u201c${was.trim()}\u201d${near}`;
     if (text === "") return el("span.tok.mask", { title, "aria-label": "mask" }, was.match(/^\s*/)[0], el("span.m", {}));
-    const [, space, word] = text.match(/^(\s*)([^]*)$/);
+    const [, space, word] = (text.includes("\ufffd") ? pieces.show(id) : text).match(/^(\s*)([^]*)$/);
     // Nearness on the scale of confidence; a replacement that has none is as far as can be.
     const step = near ? confidence(Math.max(0, cosine)) : 0;
     return el("span.tok.token", { title, "data-c": step }, space, el("span.w", {}, word || "\u2423"));

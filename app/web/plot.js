@@ -56,6 +56,14 @@ export class Axes {
   }
 }
 
+// Does the line from a point to its name cross no other name?
+function clear(from, to, boxes) {
+  return Array.from({ length: 12 }, (_, step) => (step + 1) / 12).every((share) => {
+    const [x, y] = [from.x + (to.x - from.x) * share, from.y + (to.y - from.y) * share];
+    return !boxes.some(([left, top, right, bottom]) => x > left && x < right && y > top && y < bottom);
+  });
+}
+
 /**
  * Names beside their points where there is room; those of the front choose first. Gives {text, left, base, leader}; a name that finds no
  * room is left out, and the point says it itself.
@@ -81,12 +89,13 @@ export function place(names, lines, axes) {
         tries.push({ box: [left, middle - 8, left + width, middle + 8], far, side });
       }
     }
-    const found = tries.find(({ box }) => free(box));
+    const nearest = ([left, top, right, bottom]) => ({ x: Math.max(left, Math.min(x, right)), y: (top + bottom) / 2 < y ? bottom - 2 : top + 3 });
+    const found = tries.find(({ box, far }) => free(box) && (!far || clear({ x, y }, nearest(box), taken)));
     if (!found) continue;
     taken.push(found.box);
-    const [left, top, right, bottom] = found.box;
-    const nearest = { x: Math.max(left, Math.min(x, right)), y: (top + bottom) / 2 < y ? bottom - 2 : top + 3 };
-    const leader = found.far ? `M${x.toFixed(1)} ${y.toFixed(1)}L${nearest.x.toFixed(1)} ${nearest.y.toFixed(1)}` : null;
+    const [left, top] = found.box;
+    const to = nearest(found.box);
+    const leader = found.far ? `M${x.toFixed(1)} ${y.toFixed(1)}L${to.x.toFixed(1)} ${to.y.toFixed(1)}` : null;
     placed.push({ text, left: left.toFixed(1), base: (top + 12).toFixed(1), leader });
   }
   return placed;

@@ -5,8 +5,10 @@ import { Canvas } from "./canvas.js";
 import { byId, clearNotices, el, relabel, still } from "./dom.js";
 import { Timeline } from "./timeline.js";
 
-// A pass of the first lane is shown for at least so long; what is left when all is known, in at most so long.
+// A pass of the first lane is shown for at least so long; what is known and not shown yet, in at most so long; and what is left when
+// all is known, too.
 const PASS_MS = 45;
+const BEHIND_MS = 5000;
 const WHOLE_MS = 14000;
 
 /** Sets the view up. */
@@ -189,7 +191,8 @@ class Clock {
 
   #tick(now) {
     if (!this.playing) return;
-    const rate = this.slow.value === "auto" ? this.rate : Number(this.slow.value);
+    const behind = this.live ? (this.limit - this.now) / BEHIND_MS : 0;
+    const rate = this.slow.value === "auto" ? Math.min(1, Math.max(this.rate, behind)) : Number(this.slow.value);
     this.now = Math.min(this.now + Math.max(0, now - this.last) * rate, this.limit);
     this.last = now;
     if (!this.live && this.now >= this.end) this.playing = false;
