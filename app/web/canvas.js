@@ -36,7 +36,7 @@ export class Canvas {
     if (chosen) document.addEventListener("selectionchange", later(() => this.#dragged(), 60));
   }
 
-  /** Draws a moment: {state, cells, pieces, eos, keep, limit}. Positions from `limit` on are drawn by the model, to be cut off. */
+  /** Draws a moment: {state, cells, pieces, eos, keep, limit, first}. What stands before `first` is not shown. Positions from `limit` on are drawn by the model, to be cut off. */
   draw(view) {
     this.view = view;
     const list = view.cells.list.slice(0, view.limit);
@@ -49,6 +49,7 @@ export class Canvas {
       blocks.at(-1).nodes.push(node);
     });
     this.rows.length = list.length;
+    this.box.classList.toggle("answer", view.first > 0);
     const fading = this.#fading();
     if (fading) {
       const behind = blocks.findIndex((block) => block.open);
@@ -193,7 +194,7 @@ export class Canvas {
   }
 
   #keepTabStop() {
-    if (this.active >= this.rows.length) this.active = Math.max(0, this.rows.length - 1);
+    this.active = Math.max(this.view.first, Math.min(this.active, this.rows.length - 1));
     const stop = this.box.querySelector('[tabindex="0"]');
     const node = this.rows[this.active]?.node;
     if (stop === node) return;
@@ -217,7 +218,7 @@ export class Canvas {
     if (!this.rows.length || event.altKey || event.ctrlKey || event.metaKey) return;
     const last = this.rows.length - 1;
     const to = {
-      ArrowRight: () => this.active + 1, ArrowLeft: () => this.active - 1, Home: () => 0, End: () => last,
+      ArrowRight: () => this.active + 1, ArrowLeft: () => this.active - 1, Home: () => this.view.first, End: () => last,
       ArrowDown: () => this.#line(1), ArrowUp: () => this.#line(-1),
     }[event.key];
     if (event.key === "Escape") {
@@ -228,7 +229,7 @@ export class Canvas {
       this.anchor = this.active;
     } else if (to) {
       const from = this.anchor ?? this.active;
-      const next = Math.max(0, Math.min(to(), last));
+      const next = Math.max(this.view.first, Math.min(to(), last));
       this.rows[next].node.focus();
       this.anchor = event.shiftKey && this.chosen ? from : null;
       if (this.anchor !== null) this.#range(this.anchor, next);

@@ -110,5 +110,6 @@ export function noiseView() {
     flip: () => answer && (timer ? pause() : play()),
     step: (by) => { if (answer) { pause(); show(Math.max(0, Math.min(LEVELS - 1, level + by))); } },
   };
+  kinds.after(el("p.hint", {}, "Colours tell how near a replacement is to what stood there, by the cosine of their embeddings; the draws are the same at every level, so noise only grows."));
   return { run, shown: () => { if (!answer) run(); }, changed: () => {}, hidden: pause, player };
 }

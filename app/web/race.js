@@ -112,7 +112,7 @@ class Lane {
     const { limit } = this.timeline;
     if (this.drawn !== frame) {
       this.drawn = frame;
-      this.canvas.draw({ state, cells, pieces: this.timeline.pieces, eos: this.model.eos, keep: false, limit });
+      this.canvas.draw({ state, cells, pieces: this.timeline.pieces, eos: this.model.eos, keep: false, limit, first: 0 });
     }
     const done = this.timeline.isFinished && ms >= this.end;
     this.box.classList.toggle("done", done);

@@ -71,7 +71,7 @@ export class Settings {
 
   #fields() {
     const { sizes, model, values } = this;
-    this.block = el("input", { id: "block", type: "range", min: 0, max: sizes.length - 1, step: 1, "aria-describedby": "block-ends" });
+    this.block = el("input", { id: "block", type: "range", min: 0, max: sizes.length - 1, step: 1, disabled: sizes.length < 2, "aria-describedby": "block-ends" });
     this.block.addEventListener("input", () => this.#change({ block: sizes[this.block.value], knobs: without(values.knobs, "steps") }));
     this.blockOut = el("output", { for: "block" });
     const marks = sizes.map((size, index) => el("button", { type: "button", tabindex: -1, "aria-hidden": "true", onclick: () => { this.block.value = index; this.block.dispatchEvent(new Event("input")); } }, String(size)));
@@ -82,7 +82,7 @@ export class Settings {
     const dice = el("button.quiet.icon", { type: "button", title: "Another seed", "aria-label": "Another seed", onclick: () => this.#change({ seed: Math.floor(Math.random() * 1e6) }) }, icon("dice"));
     return el("div.fields", {},
       el("div.field.blocks", {}, el("div.named", {}, el("label", { for: "block" }, "Block size"), this.blockOut), this.block, el("div.marks", {}, marks),
-        el("p.ends", { id: "block-ends" }, el("span", {}, "autoregressive"), el("span", {}, "full diffusion"))),
+        el("p.ends", { id: "block-ends" }, el("span", {}, "autoregressive"), sizes.length > 1 ? el("span", {}, "full diffusion") : "the only size it knows")),
       el("div.field", {}, el("label", { for: "rule" }, "Rule"), this.rule, this.ruleAbout, this.knobBox),
       el("div.field", {}, el("label", { for: "revise" }, "Revision"), this.revise, this.reviseAbout),
       el("div.pair", {}, this.#slide("temperature", "Temperature", { min: 0, max: 2, step: 0.05 }), this.#slide("top_p", "Top-p", { min: 0.05, max: 1, step: 0.05 })),

@@ -14,7 +14,7 @@ const SAY_EVERY = 2500;
 /** Everything below the form of a view. `rewrite(ids, cells)` writes anew where ids are masks; `busy(bool)` hears of runs. */
 export class Stage {
   constructor(box, { model, rewrite = null, busy, opened, hint }) {
-    Object.assign(this, { model, rewrite, busy, timeline: null, abort: null, keep: false, said: 0, sayAt: 0, before: [], hint });
+    Object.assign(this, { model, rewrite, busy, timeline: null, abort: null, keep: false, said: 0, sayAt: 0, before: [], answers: false });
     this.figures = el("dl.figures", {});
     this.about = el("p.about", {});
     const surface = el("div", {});
@@ -65,6 +65,7 @@ export class Stage {
   open(timeline) {
     this.stop();
     this.before = [];
+    this.answers = false;
     this.#load(timeline, false);
   }
 
@@ -117,7 +118,7 @@ export class Stage {
   #show(frame) {
     const { timeline, keep } = this;
     const { state, cells, ms } = timeline.at(frame);
-    this.canvas.draw({ state, cells, pieces: timeline.pieces, eos: this.model.eos, keep, limit: timeline.limit });
+    this.canvas.draw({ state, cells, pieces: timeline.pieces, eos: this.model.eos, keep, limit: timeline.limit, first: this.answers ? state.own : 0 });
     const known = state.ids.slice(0, timeline.limit).filter((id) => id !== state.mask).length;
     const gaps = state.given.filter((id) => id === state.mask).length;
     const fixed = gaps ? state.given.length - gaps : state.given.length;

@@ -38,6 +38,7 @@ export function writeView(model, settings) {
     ran = true;
     rewrites = 0;
     stage.before = [];
+    stage.answers = chatting();
     if (!chatting()) {
       await stage.run("v1/completions", { ...request(), prompt: prompt.value });
       return;

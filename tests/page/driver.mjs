@@ -70,7 +70,8 @@ export class Driver {
   canvas(stage = "#write-stage") {
     return this.page.$eval(`${stage} .canvas`, (box) => {
       const copy = box.cloneNode(true);
-      for (const gone of copy.querySelectorAll("del, .end")) gone.remove();
+      for (const gone of copy.querySelectorAll("del, .end, .spare")) gone.remove();
+      if (box.classList.contains("answer")) for (const given of copy.querySelectorAll(".given")) given.remove();
       return copy.textContent;
     });
   }

@@ -12,6 +12,7 @@ import { join } from "node:path";
 import puppeteer from "puppeteer-core";
 
 import { Driver } from "./driver.mjs";
+import * as chat from "./views/chat.mjs";
 import * as edits from "./views/edit.mjs";
 import * as keyboard from "./views/keyboard.mjs";
 import * as looks from "./views/looks.mjs";
@@ -37,13 +38,13 @@ let count = 0;
 try {
   const driver = await Driver.open(browser, url, folder);
   const filter = process.env.ONLY;
-  for (const part of [write, edits, traces, race, others, keyboard, looks]) {
+  for (const part of [write, chat, edits, traces, race, others, keyboard, looks]) {
     for (const [name, check] of Object.entries(part.checks)) {
       if (filter && !name.includes(filter)) continue;
       count += 1;
       try {
-        await check(driver);
-        console.log(`ok    ${name}`);
+        const skipped = await check(driver);
+        console.log(skipped ? `skip  ${name}: ${skipped}` : `ok    ${name}`);
       } catch (error) {
         failed += 1;
         console.log(`FAIL  ${name}: ${String(error.message).split("\n").slice(0, 6).join(" ")}`);
