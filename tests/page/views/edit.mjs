@@ -54,6 +54,7 @@ export const checks = {
     const chosen = await driver.all('#write-stage .tok[aria-selected="true"]', (all) => all.map((node) => Number(node.dataset.p)));
     assert.ok(chosen.length >= 5 && chosen.length <= 7, `chosen: ${chosen}`);
     await driver.shot("edit-2-chosen", false);
+    await driver.page.select("#write-stage .transport select", "0.25");
     await driver.click("#write-stage .selection .primary");
     await driver.until(() => document.querySelectorAll("#write-stage .canvas .tok.mask").length > 0);
     await driver.shot("edit-3-rewriting", false);

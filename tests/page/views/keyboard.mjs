@@ -84,6 +84,8 @@ export const checks = {
     const chosen = await driver.all('#write-stage .tok[aria-selected="true"]', (all) => all.map((node) => Number(node.dataset.p)));
     assert.equal(chosen.length, 3);
     await driver.shot("keyboard-0-chosen", false);
+    await driver.page.select("#write-stage .transport select", "0.25");
+    await driver.page.focus('#write-stage .canvas [tabindex="0"]');
     await driver.page.keyboard.press("m");
     await driver.until((position) => document.querySelectorAll("#write-stage .canvas .tok")[position]?.classList.contains("mask"), chosen[0]);
     await driver.until(() => document.querySelector("#write-form .stop").hidden);
