@@ -58,7 +58,7 @@ pub struct Scripted<F> {
 }
 
 /// Ids that a pass stores, at most, or one block.
-pub const PIECE: usize = 256;
+pub const PIECE: usize = 64;
 
 impl<F: Fn(&[u32], &[u32], &Query) -> Result<Proposal>> Scripted<F> {
     pub fn new(mask_id: u32, answer: F) -> Self {

@@ -28,3 +28,4 @@ mod scripted;
 mod tidy;
 #[cfg(feature = "app")]
 mod training;
+mod turns;

@@ -36,9 +36,9 @@ pub struct Sampler<C> {
     pub(super) status: Status,
 }
 
-/// Ids that are stored in one pass, at most, or one block. More would not make the products faster, and a sink is heard between
-/// two pieces.
-const PIECE: usize = 256;
+/// Ids that are stored in one pass, at most, or one block. More would not make the products faster (`bd3 bench pass --rows 16,32,64,256`),
+/// and between two pieces a sink is heard and others have their turn.
+const PIECE: usize = 64;
 
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Status {
@@ -106,6 +106,9 @@ impl<C: Cache> Sampler<C> {
         let length = options.check(prompt, mask_id)?;
         let mut canvas = Canvas::new(prompt, options.block, mask_id);
         options.narrow(&mut canvas);
+        if options.max_new == 0 {
+            canvas.end_with_given();
+        }
         let mut cache = caches(options.block);
         // A guide stores what its lane stores, so that neither may be ahead.
         cache.keep_equal(if options.guidance > 0.0 { &[] } else { options.kept(&canvas) });
@@ -292,6 +295,11 @@ impl<C: Cache> Sampler<C> {
     /// (a prompt's, between two gaps) need no pass.
     pub(super) fn advance(&mut self, sink: &mut impl Sink) {
         while self.reason().is_none() && self.reviser.is_settled(self.canvas.draft()) {
+            if self.canvas.draft().is_cut() {
+                // The text ends inside this block, which so never becomes whole.
+                self.canvas.commit_known();
+                return self.finish(Reason::Length, self.limit(), sink);
+            }
             let (start, ids) = (self.canvas.draft().start(), self.canvas.draft().ids().to_vec());
             self.canvas.commit();
             self.emit(&Event::BlockCommitted { start, ids }, sink);

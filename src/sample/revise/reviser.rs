@@ -86,8 +86,8 @@ impl Reviser {
         let mask = draft.mask_id();
         let mut rows: Vec<Row> = (0..draft.ids().len())
             .map(|row| match draft.ids()[row] {
-                id if id == mask => Row::Mask,
                 _ if draft.is_fixed(row) => Row::Given,
+                id if id == mask => Row::Mask,
                 _ => Row::Filled(f64::from(draft.prob(row))),
             })
             .collect();
