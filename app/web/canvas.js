@@ -11,10 +11,14 @@ const STRUCK_PASSES = 8;
 const FADING_PASSES = 2;
 const REASON_WORDS = { unlikely: "unlikely", better: "a better one", schedule: "schedule", asked: "asked", loop: "loop", cleanup: "cleanup" };
 
-/** A box that shows one canvas. `chosen(positions)` hears what the reader selects. */
+/** A box, `outer`, that shows one canvas. `chosen(positions)` hears what the reader selects. */
 export class Canvas {
-  constructor(box, { chosen = null, label = "Canvas" } = {}) {
+  constructor({ chosen = null, label = "Canvas" } = {}) {
+    const box = el("div", {});
     this.box = box;
+    // What stands in the page: as tall as the canvas has been.
+    this.outer = el("div.outer", {}, box);
+    new ResizeObserver(() => this.#keepHeight()).observe(box);
     this.chosen = chosen;
     this.rows = [];
     this.blocks = new Map();
@@ -58,7 +62,6 @@ export class Canvas {
     this.#arrange(blocks);
     this.#spare(view.cells.list.slice(view.limit));
     this.#keepTabStop();
-    this.#keepHeight();
   }
 
   // Rows of the last block behind the text: how many, and how many of them have been drawn for nothing.
@@ -72,9 +75,8 @@ export class Canvas {
   // What is below stays where it is while the text grows shorter.
   #keepHeight() {
     if (this.width !== this.box.clientWidth) [this.width, this.height] = [this.box.clientWidth, 0];
-    this.box.style.minHeight = "";
     this.height = Math.max(this.height, this.box.offsetHeight);
-    this.box.style.minHeight = `${this.height}px`;
+    this.outer.style.minHeight = `${this.height}px`;
   }
 
   /** Shows a sentence in place of a text. */
@@ -88,8 +90,13 @@ export class Canvas {
   reset() {
     this.rows = [];
     this.blocks.clear();
+    this.shrink();
+  }
+
+  /** Is no taller than its text again. */
+  shrink() {
     this.width = -1;
-    this.box.style.minHeight = "";
+    this.outer.style.minHeight = "";
   }
 
   clearSelection() {

@@ -34,7 +34,8 @@ export class Player {
   grew(live) {
     this.live = live;
     if (still() && this.playing) this.frame = Math.max(0, this.timeline.last);
-    this.#draw();
+    // Where it plays, the next tick draws; a small model sends more events than a screen shows.
+    if (!this.playing || !live) this.#draw();
   }
 
   get atEnd() {

@@ -79,14 +79,13 @@ export function raceView(model, settings) {
 /** One block size. */
 class Lane {
   constructor(name, block, model) {
-    const surface = el("div", {});
     this.model = model;
-    this.canvas = new Canvas(surface, { label: `${name}, block ${block}` });
+    this.canvas = new Canvas({ label: `${name}, block ${block}` });
     this.canvas.empty(...Array.from({ length: 14 }, () => el("span.tok.mask", {}, el("span.m", {}))));
     this.timeline = new Timeline();
     this.end = 0;
     this.numbers = el("dl.figures", {});
-    this.box = el("section.lane", { "aria-label": `${name}, block ${block}` }, el("header", {}, el("h2", {}, name), el("p", {}, `block ${block}`)), surface, this.numbers);
+    this.box = el("section.lane", { "aria-label": `${name}, block ${block}` }, el("header", {}, el("h2", {}, name), el("p", {}, `block ${block}`)), this.canvas.outer, this.numbers);
     this.#figures(0, 0, 0);
   }
 
@@ -108,10 +107,11 @@ class Lane {
   draw(ms) {
     if (!this.timeline.frames.length) return;
     const frame = Math.max(0, this.timeline.frameAt(ms));
-    const { state, cells } = this.timeline.at(frame);
+    const { state, cells, count } = this.timeline.at(frame);
     const { limit } = this.timeline;
-    if (this.drawn !== frame) {
-      this.drawn = frame;
+    // What commits a block comes after its last frame has been drawn.
+    if (this.drawn !== count) {
+      this.drawn = count;
       this.canvas.draw({ state, cells, pieces: this.timeline.pieces, eos: this.model.eos, keep: false, limit, first: 0 });
     }
     const done = this.timeline.isFinished && ms >= this.end;

@@ -17,12 +17,11 @@ export class Stage {
     Object.assign(this, { model, rewrite, busy, timeline: null, abort: null, keep: false, said: 0, sayAt: 0, before: [], answers: false });
     this.figures = el("dl.figures", {});
     this.about = el("p.about", {});
-    const surface = el("div", {});
-    this.canvas = new Canvas(surface, { chosen: rewrite && ((positions) => this.#chosen(positions)) });
+    this.canvas = new Canvas({ chosen: rewrite && ((positions) => this.#chosen(positions)) });
     this.selection = el("div.selection", { hidden: true, role: "group", "aria-label": "Selected tokens" });
     const bar = el("div.transport", { role: "group", "aria-label": "Replay" });
     box.replaceChildren(
-      el("div.stage-head", {}, this.about, this.figures), surface, this.selection, bar, legend(), this.#actions(opened));
+      el("div.stage-head", {}, this.about, this.figures), this.canvas.outer, this.selection, bar, legend(), this.#actions(opened), keysHint(rewrite !== null));
     this.player = new Player(bar, { show: (frame) => this.#show(frame), label: (frame) => this.#label(frame) });
     this.canvas.empty(...hint);
   }
@@ -104,7 +103,7 @@ export class Stage {
     this.timeline = timeline;
     this.said = timeline.head.state.given.length;
     this.canvas.clearSelection();
-    this.canvas.width = -1;
+    this.canvas.shrink();
     hideTip();
     const { settings, model, seed } = timeline.header;
     const options = settings?.options ?? {};
@@ -195,6 +194,12 @@ export class Stage {
       notice("This browser lets no page copy here; select the text and copy it yourself.");
     }
   }
+}
+
+function keysHint(rewrites) {
+  const key = (name) => el("kbd", {}, name);
+  return el("p.hint.keys-hint", {}, key("Space"), " pauses, ", key("\u2190"), " ", key("\u2192"), " go pass by pass",
+    rewrites ? [". Select tokens with the mouse, or in the canvas with ", key("Shift"), " and arrows; ", key("M"), " re-masks them."] : ".");
 }
 
 /** What colours and marks mean. */
