@@ -72,6 +72,7 @@ export const checks = {
     assert.notEqual(await driver.canvas(), whole);
     await driver.click('#write-stage [aria-label="To the beginning"]');
     assert.equal((await driver.canvas()).trim(), "Once upon a time");
+    await driver.page.select("#write-stage .transport select", "0.25");
     await driver.click("#write-stage .play");
     await driver.pause(250);
     await driver.click("#write-stage .play");
