@@ -44,8 +44,8 @@ export const checks = {
     await driver.write("Once upon a time", 40);
     const before = await driver.all("#write-stage .canvas .tok");
     const nodes = await driver.page.$$("#write-stage .canvas .tok.token .w");
-    const from = await nodes[6].boundingBox();
-    const to = await nodes[11].boundingBox();
+    const from = await nodes[24].boundingBox();
+    const to = await nodes[29].boundingBox();
     await driver.page.mouse.move(from.x + 1, from.y + from.height / 2);
     await driver.page.mouse.down();
     await driver.page.mouse.move(to.x + to.width - 1, to.y + to.height / 2, { steps: 8 });
