@@ -5,6 +5,7 @@
 mod checkpoints;
 #[cfg(feature = "app")]
 mod cli;
+mod corrector;
 mod data;
 mod engine;
 mod events;

@@ -30,9 +30,15 @@ impl Draft {
         self
     }
 
+    /// Its ids up to the end of the text.
+    pub fn wanted(&self) -> &[u32] {
+        let cut = self.ids.iter().zip(&self.fixed).position(|(&id, &fixed)| fixed && id == self.mask_id);
+        &self.ids[..cut.unwrap_or(self.ids.len())]
+    }
+
     /// Do rows past the end hold masks?
     pub fn is_cut(&self) -> bool {
-        self.ids.iter().zip(&self.fixed).any(|(&id, &fixed)| fixed && id == self.mask_id)
+        self.wanted().len() < self.ids.len()
     }
 
     /// Absolute position of its first row.
