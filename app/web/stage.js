@@ -11,7 +11,7 @@ import { writeTrace } from "./trace.js";
 
 const SAY_EVERY = 2500;
 
-/** Everything below the form of a view. `rewrite(ids, cells)` writes anew where ids are masks; `busy(bool)` hears of runs. */
+/** Everything below the form of a view. `rewrite(ids, base)` writes anew where ids are masks; `busy(bool)` hears of runs. */
 export class Stage {
   constructor(box, { model, rewrite = null, busy, opened, hint }) {
     Object.assign(this, { model, rewrite, busy, timeline: null, abort: null, keep: false, said: 0, sayAt: 0, before: [], answers: false });
@@ -83,7 +83,7 @@ export class Stage {
     const ids = state.ids.slice(0, this.timeline.limit).map((id, position) => (chosen.has(position) ? mask : id));
     this.before.push({ timeline: this.timeline, frame: this.player.frame });
     this.canvas.clearSelection();
-    this.rewrite(ids, cells.list.slice());
+    this.rewrite(ids, { cells: cells.list.slice(), pieces: this.timeline.pieces });
   }
 
   /** Goes back to what stood before the last rewrite. */

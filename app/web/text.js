@@ -1,9 +1,15 @@
 // Ids to text. The text is the bytes of its ids one after the other, and a letter may be spread over several of them.
 
-/** The bytes of ids, as pieces tell them. */
+/** The bytes of ids, as pieces tell them; what they do not tell is looked up in `others`. */
 export class Pieces {
-  constructor() {
+  constructor(others = null) {
     this.bytes = new Map();
+    this.others = others;
+  }
+
+  /** The bytes of an id; none for one that nobody told. */
+  of(id) {
+    return this.bytes.get(id) ?? this.others?.of(id) ?? new Uint8Array();
   }
 
   /** Takes a piece: {piece or id, text or bytes}. */
@@ -23,7 +29,7 @@ export class Pieces {
   /** A text for each id: a letter that is spread over several stands with the last of them. */
   spell(ids) {
     const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-    const texts = ids.map((id) => decoder.decode(this.bytes.get(id) ?? new Uint8Array(), { stream: true }));
+    const texts = ids.map((id) => decoder.decode(this.of(id), { stream: true }));
     const rest = decoder.decode();
     if (rest && texts.length) texts[texts.length - 1] += rest;
     return texts;
@@ -31,8 +37,8 @@ export class Pieces {
 
   /** One id by itself, made visible: for lists of alternatives. */
   show(id) {
-    const bytes = this.bytes.get(id);
-    if (!bytes?.length) return "\u2205";
+    const bytes = this.of(id);
+    if (!bytes.length) return "\u2205";
     let text;
     try {
       text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);

@@ -9,11 +9,11 @@ const SNAPSHOT_EVERY = 24;
 
 /** The lines of one sample. */
 export class Timeline {
-  /** `base`: cells of an earlier canvas, from which this one goes on. */
+  /** `base`: cells of an earlier canvas, {cells, pieces}, from which this one goes on. */
   constructor(base = null) {
-    this.base = base;
+    this.base = base?.cells ?? null;
     this.header = null;
-    this.pieces = new Pieces();
+    this.pieces = new Pieces(base?.pieces);
     this.lines = [];
     this.events = [];
     // frames[k]: how many events have happened at the end of frame k.

@@ -20,11 +20,11 @@ export function writeView(model, settings) {
     model, hint,
     busy: (busy) => { stop.hidden = !busy; },
     opened: (file) => open(file),
-    rewrite: (ids, cells) => {
+    rewrite: (ids, base) => {
       const request = settings.request();
       rewrites += 1;
       const bd3 = { ...request.bd3, block: settings.sizeFor(ids.length), events: true, alternatives: ALTERNATIVES };
-      return stage.run("v1/completions", { ...request, seed: request.seed + rewrites, prompt: ids, max_tokens: 0, bd3 }, cells);
+      return stage.run("v1/completions", { ...request, seed: request.seed + rewrites, prompt: ids, max_tokens: 0, bd3 }, base);
     },
   });
 

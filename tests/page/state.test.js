@@ -176,10 +176,10 @@ test("a rewrite goes on from the cells before it", () => {
   const { state, cells } = first.at(first.last);
   const { mask } = first.header;
   const ids = state.text.map((id, position) => (position === 8 ? mask : id));
-  const next = new Timeline(cells.list);
+  const next = new Timeline({ cells: cells.list, pieces: first.pieces });
   const other = new State(mask);
   next.push(first.header);
-  for (const [id, bytes] of first.pieces.bytes) next.push({ piece: id, bytes: [...bytes] });
+  for (const id of new Set(ids)) next.push({ piece: id, bytes: [...first.pieces.of(id)] });
   const push = (event) => {
     other.apply(event);
     next.push({ ...event, ms: 0, state: other.hash() });
@@ -190,6 +190,8 @@ test("a rewrite goes on from the cells before it", () => {
   assert.equal(shown.length, ids.length);
   assert.deepEqual([shown[8].kind, shown[8].by, struck(shown[8]).cell.id], ["mask", "you", state.text[8]]);
   assert.equal(shown[12].prob, cells.list[12].prob);
+  // What was there is spelled though the new stream never told it.
+  assert.equal(next.pieces.join([state.text[8]]), first.pieces.join([state.text[8]]));
 });
 
 test("a letter spread over several ids stands with the last of them", () => {

@@ -58,6 +58,8 @@ export const checks = {
     await driver.click("#write-stage .selection .primary");
     await driver.until(() => document.querySelectorAll("#write-stage .canvas .tok.mask").length > 0);
     await driver.shot("edit-3-rewriting", false);
+    const gone = await driver.all("#write-stage .canvas .tok.mask del");
+    assert.ok(gone.length > 0 && gone.every((text) => !text.includes("\u2205")), `struck: ${gone}`);
     await driver.until(() => document.querySelector("#write-form .stop").hidden);
     await driver.ended();
     const strip = (nodes) => nodes.map((node) => {
