@@ -14,6 +14,7 @@ mod fields;
 mod guard;
 mod listen;
 mod metrics;
+mod openapi;
 mod page;
 mod queue;
 mod race;
