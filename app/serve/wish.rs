@@ -21,7 +21,7 @@ use crate::sample::{SampleArgs, block_that_holds};
 pub const MOST_CHOICES: u64 = 64;
 /// Alternatives of a token, at most.
 pub const MOST_ALTERNATIVES: u64 = 20;
-/// Guidance, at most: far below what would take logits out of their type, and a pass with one such row fails for all.
+/// Guidance, at most. With far more a logit would be no number, and a pass with one such row fails for all who take part.
 const MOST_GUIDANCE: f32 = 100.0;
 
 /// What a choice begins with, and which part of its text is the answer.
@@ -195,10 +195,7 @@ impl Wish {
         let eos = model.tokenizer.special().eos;
         let max_new = if matches!(start, Start::Template { .. }) { 0 } else { self.max_tokens };
         let options = args.options(model, (eos, block)).map_err(refuse)?;
-        if options.guidance > MOST_GUIDANCE {
-            let expected = format!("at most {MOST_GUIDANCE}");
-            return Err(ApiError::field("bd3.guidance", expected, options.guidance.to_string()));
-        }
+        check_guidance(&options).map_err(refuse)?;
         let alternatives = self.alternatives.max(self.logprobs.unwrap_or(0));
         let options = SampleOptions { max_new, alternatives, bias: self.bias.clone().into(), ..options };
         Ok(Made { options, ids, range })
@@ -216,6 +213,15 @@ impl Wish {
             settings,
         }
     }
+}
+
+/// Refuses a guidance that would take logits out of their type.
+pub fn check_guidance(options: &SampleOptions) -> bd3::Result<()> {
+    if options.guidance > MOST_GUIDANCE {
+        let expected = format!("at most {MOST_GUIDANCE}");
+        return Err(bd3::Error::value("--guidance", expected, options.guidance.to_string()));
+    }
+    Ok(())
 }
 
 /// Ids of a template whose gaps are as long as they may be. More than a model was trained for it does not see at once.

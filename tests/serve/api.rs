@@ -22,8 +22,14 @@ fn a_seed_gives_the_text_that_the_command_gives() {
     let server = Server::shared();
     let cases: [(Value, &[&str]); 5] = [
         (json!({}), &[]),
-        (json!({ "temperature": 0.7, "top_p": 0.5, "bd3": { "block": 8 } }), &["--temperature", "0.7", "--top-p", "0.5", "--block", "8"]),
-        (json!({ "bd3": { "rule": "threshold", "threshold": 0.9, "block": 32 } }), &["--rule", "threshold", "--threshold", "0.9", "--block", "32"]),
+        (
+            json!({ "temperature": 0.7, "top_p": 0.5, "bd3": { "block": 8 } }),
+            &["--temperature", "0.7", "--top-p", "0.5", "--block", "8"],
+        ),
+        (
+            json!({ "bd3": { "rule": "threshold", "threshold": 0.9, "block": 32 } }),
+            &["--rule", "threshold", "--threshold", "0.9", "--block", "32"],
+        ),
         (json!({ "bd3": { "revise": "look-back", "block": 4 } }), &["--revise", "look-back", "--block", "4"]),
         (json!({ "bd3": { "guidance": 1.5, "passes": 2 } }), &["--guidance", "1.5", "--passes", "2"]),
     ];
@@ -73,11 +79,19 @@ fn a_stream_has_the_shape_of_openai_and_the_text_of_the_whole() {
     let whole = server.complete(&story(&json!({ "n": 3 })));
     for index in 0..3 {
         assert_eq!(whole["choices"][index]["text"], text_of(chunks, index as u64));
-        let ends: Vec<&Value> = chunks.iter().map(|chunk| &chunk["choices"][0]).filter(|c| c["index"] == index).map(|c| &c["finish_reason"]).filter(|end| !end.is_null()).collect();
+        let ends: Vec<&Value> = chunks
+            .iter()
+            .map(|chunk| &chunk["choices"][0])
+            .filter(|c| c["index"] == index)
+            .map(|c| &c["finish_reason"])
+            .filter(|end| !end.is_null())
+            .collect();
         assert_eq!(ends, [&whole["choices"][index]["finish_reason"]]);
     }
     assert_eq!(last["choices"], json!([]));
-    let count = |usage: &Value| ["prompt_tokens", "completion_tokens", "total_tokens", "passes"].map(|name| usage[name].as_u64().unwrap());
+    let count = |usage: &Value| {
+        ["prompt_tokens", "completion_tokens", "total_tokens", "passes"].map(|name| usage[name].as_u64().unwrap())
+    };
     let [prompt, written, total, passes] = count(&last["usage"]);
     assert_eq!([prompt, written, total, passes], count(&whole["usage"]));
     assert_eq!((prompt, total), (ids(&server, "Once upon a time").len() as u64 + 1, prompt + written));
@@ -124,7 +138,10 @@ fn an_echo_stands_before_the_text_and_stops_nothing() {
     // Nothing is written, and that is told.
     for (echo, expected) in [(false, ""), (true, "Once upon a time")] {
         let none = server.complete(&story(&json!({ "max_tokens": 0, "echo": echo })));
-        assert_eq!((&none["choices"][0]["text"], &none["choices"][0]["finish_reason"]), (&json!(expected), &json!("length")));
+        assert_eq!(
+            (&none["choices"][0]["text"], &none["choices"][0]["finish_reason"]),
+            (&json!(expected), &json!("length"))
+        );
         assert_eq!((&none["usage"]["completion_tokens"], &none["usage"]["passes"]), (&json!(0), &json!(0)));
     }
 }
@@ -142,15 +159,20 @@ fn logprobs_are_those_of_the_tokens_of_the_text() {
         let (logprob, top) = (list("token_logprobs")[index].as_f64().unwrap(), list("top_logprobs")[index].clone());
         assert!(logprob <= 0.0 && logprob > -50.0, "{token:?} {logprob}");
         // At temperature 0 the token is the most probable one.
-        let top: Vec<(&String, f64)> = top.as_object().unwrap().iter().map(|(token, p)| (token, p.as_f64().unwrap())).collect();
-        assert!(top.len() == 3 && top[0] == (token, logprob) && top[0].1 >= top[1].1 && top[1].1 >= top[2].1, "{top:?}");
+        let top: Vec<(&String, f64)> =
+            top.as_object().unwrap().iter().map(|(token, p)| (token, p.as_f64().unwrap())).collect();
+        assert!(
+            top.len() == 3 && top[0] == (token, logprob) && top[0].1 >= top[1].1 && top[1].1 >= top[2].1,
+            "{top:?}"
+        );
         assert!(top.iter().map(|(_, logprob)| logprob.exp()).sum::<f64>() <= 1.0 + 1e-6);
         assert_eq!(list("text_offset")[index], offset);
         offset += token.len();
     }
     // In pieces the same.
     let chunks = server.chunks(PATH, &body);
-    let pieces = chunks.iter().flat_map(|chunk| chunk["choices"][0]["logprobs"]["token_logprobs"].as_array().unwrap().clone());
+    let pieces =
+        chunks.iter().flat_map(|chunk| chunk["choices"][0]["logprobs"]["token_logprobs"].as_array().unwrap().clone());
     assert_eq!(pieces.collect::<Vec<_>>(), list("token_logprobs"));
     let none = server.complete(&story(&json!({ "logprobs": 0 })));
     assert_eq!(none["choices"][0]["logprobs"]["top_logprobs"][0], json!({}));
@@ -166,7 +188,12 @@ fn a_bias_bans_a_token_or_leaves_no_other() {
     assert_eq!(server.text(&forced), " the".repeat(8));
     for seed in 0..4 {
         let body = |bias: i32| json!({ "prompt": "They went to", "max_tokens": 48, "seed": seed, "logprobs": 0, "logit_bias": { &id: bias } });
-        let has = |bias| server.complete(&body(bias))["choices"][0]["logprobs"]["tokens"].as_array().unwrap().contains(&json!(" the"));
+        let has = |bias| {
+            server.complete(&body(bias))["choices"][0]["logprobs"]["tokens"]
+                .as_array()
+                .unwrap()
+                .contains(&json!(" the"))
+        };
         assert!(has(5) && !has(-100), "{seed}");
     }
 }
@@ -197,7 +224,9 @@ fn prompts_come_as_texts_and_as_ids() {
 fn gaps_are_filled() {
     let server = Server::shared();
     // A template: the whole text, as the command gives it.
-    for (template, seed) in [("Once ___{4} there was ___ dog.", 1), ("___{2,9}, said the cat.", 2), ("A \\_ and ___{3}", 3)] {
+    for (template, seed) in
+        [("Once ___{4} there was ___ dog.", 1), ("___{2,9}, said the cat.", 2), ("A \\_ and ___{3}", 3)]
+    {
         let body = json!({ "bd3": { "infill": template }, "seed": seed, "top_p": 0.9, "logprobs": 1 });
         let (whole, command) = (server.complete(&body), sampled(&["--infill", template, "--seed", &seed.to_string()]));
         assert_eq!(whole["choices"][0]["text"], command["text"], "{template}");
@@ -208,7 +237,11 @@ fn gaps_are_filled() {
         assert_eq!(drawn.iter().filter(|prob| !prob.is_null()).count() as u64, command["tokens"].as_u64().unwrap());
     }
     // A suffix: the text of the gap.
-    let body = |more: &Value| story(&json!({ "prompt": "Once upon a time there was", "suffix": " was very happy.", "max_tokens": 5, "bd3": more }));
+    let body = |more: &Value| {
+        story(
+            &json!({ "prompt": "Once upon a time there was", "suffix": " was very happy.", "max_tokens": 5, "bd3": more }),
+        )
+    };
     let whole = server.complete(&body(&json!({})));
     assert_eq!(whole["usage"]["completion_tokens"], 5);
     let text = whole["choices"][0]["text"].as_str().unwrap();

@@ -11,17 +11,18 @@ const PATH: &str = "/v1/completions";
 
 /// Sixteen that have nothing in common.
 fn different() -> Vec<Value> {
-    let long = "Once upon a time there was a little girl named Lily who loved to play with her dog in the park. ".repeat(3);
+    let long =
+        "Once upon a time there was a little girl named Lily who loved to play with her dog in the park. ".repeat(3);
     let longer = long.repeat(4);
     let flags = [
         json!({ "block": 1 }),
         json!({ "block": 4, "rule": "threshold", "threshold": 0.8 }),
         json!({ "block": 8, "passes": 3 }),
-        json!({ "block": 32, "rule": "entropy-bound" }),
-        json!({ "block": 256, "rule": "confidence", "passes": 12 }),
+        json!({ "block": 32, "rule": "entropy-bound", "bound": 0.7 }),
+        json!({ "block": 256, "rule": "confidence", "steps": 12 }),
         json!({ "block": 4, "revise": "look-back", "revise_threshold": 0.2 }),
         json!({ "block": 4, "guidance": 1.5 }),
-        json!({ "block": 8, "rule": "ancestral", "revise": "remdm-cap" }),
+        json!({ "block": 8, "rule": "ancestral", "steps": 6, "revise": "remdm-cap" }),
     ];
     let prompts = ["Once upon a time", &long, "", &longer];
     let body = |index: usize| {
@@ -32,13 +33,16 @@ fn different() -> Vec<Value> {
             "temperature": 0.5 + 0.1 * (index % 8) as f64, "top_p": 0.95, "logprobs": index % 4, "bd3": bd3,
         })
     };
-    (0..16).map(body).map(|mut body| {
-        // Guidance leads away from a text without a prompt.
-        if body["bd3"]["guidance"].is_number() {
-            body["prompt"] = json!("The big dog");
-        }
-        body
-    }).collect()
+    (0..16)
+        .map(body)
+        .map(|mut body| {
+            // Guidance leads away from a text without a prompt.
+            if body["bd3"]["guidance"].is_number() {
+                body["prompt"] = json!("The big dog");
+            }
+            body
+        })
+        .collect()
 }
 
 fn choices(server: &Server, body: &Value) -> Value {
@@ -99,14 +103,19 @@ fn what_was_stored_before_changes_no_bit_of_a_text() {
         // Behind its own text as well.
         let text = expected[0]["text"].as_str().unwrap();
         let longer = format!("{long}Tim was very{text}");
-        assert_eq!(choices(&used, &body(&longer, block)), choices(&Server::start(&[]), &body(&longer, block)), "{block}");
+        assert_eq!(
+            choices(&used, &body(&longer, block)),
+            choices(&Server::start(&[]), &body(&longer, block)),
+            "{block}"
+        );
     }
 }
 
 #[test]
 fn streams_side_by_side_do_not_mix() {
     let server = Server::shared();
-    let bodies: Vec<Value> = (0..8).map(|seed| json!({ "prompt": "The", "max_tokens": 30, "seed": seed, "n": 2 })).collect();
+    let bodies: Vec<Value> =
+        (0..8).map(|seed| json!({ "prompt": "The", "max_tokens": 30, "seed": seed, "n": 2 })).collect();
     let texts = |body: &Value| {
         let chunks = server.chunks(PATH, body);
         assert!(chunks.iter().all(|chunk| chunk["id"] == chunks[0]["id"]));

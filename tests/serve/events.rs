@@ -66,14 +66,17 @@ fn with(body: &Value, name: &str, value: Value) -> Value {
 /// Bodies of all rules and revisions at several block sizes: those that the server follows.
 fn bodies(server: &Server) -> Vec<Value> {
     let about = server.get("/bd3/model").json();
-    let names = |list: &str| about[list].as_array().unwrap().iter().map(|one| one["name"].clone()).collect::<Vec<_>>();
-    let (rules, revisions) = (names("rules"), names("revisions"));
+    let (rules, revisions) = (about["rules"].as_array().unwrap(), about["revisions"].as_array().unwrap());
+    let knobs = json!({ "steps": 5, "threshold": 0.8, "factor": 1.0, "bound": 0.7, "low": 0.3 });
     let mut bodies = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
         for (more, revision) in revisions.iter().enumerate() {
             let block = [1, 4, 8, 32][(index + more) % 4];
             let prompt = ["Once upon a time", "The dog", "", "One day a girl named Lily found"][(index + 2 * more) % 4];
-            let bd3 = json!({ "rule": rule, "revise": revision, "block": block });
+            let mut bd3 = json!({ "rule": rule["name"], "revise": revision["name"], "block": block });
+            for knob in rule["knobs"].as_array().unwrap().iter().map(|knob| knob.as_str().unwrap()) {
+                bd3[knob] = knobs[knob].clone();
+            }
             bodies.push(json!({ "prompt": prompt, "max_tokens": 13, "seed": 3 * index + more, "bd3": bd3 }));
         }
     }
@@ -101,7 +104,7 @@ fn events_lead_to_the_text_that_is_told_whatever_rule_and_revision() {
     }
     refused.sort();
     refused.dedup();
-    assert!(followed > 60, "{followed} followed; refused: {refused:?}");
+    assert!(followed > 50, "{followed} followed; refused: {refused:?}");
 }
 
 #[test]
@@ -144,10 +147,16 @@ fn events_of_gaps_choices_and_alternatives() {
         // Not in pieces: the same lines in one list, but for the clock.
         let whole = server.complete(&body);
         assert_eq!(whole["choices"][0]["text"], text_of(&chunks, 0));
-        let timeless = |lines: &[Value]| lines.iter().cloned().map(|mut line| {
-            line["ms"] = Value::Null;
-            line
-        }).collect::<Vec<_>>();
+        let timeless = |lines: &[Value]| {
+            lines
+                .iter()
+                .cloned()
+                .map(|mut line| {
+                    line["ms"] = Value::Null;
+                    line
+                })
+                .collect::<Vec<_>>()
+        };
         assert_eq!(timeless(whole["choices"][0]["bd3"]["trace"].as_array().unwrap()), timeless(&trace));
     }
     // The gap before a suffix: the events tell all of the text, the answer its gap.
@@ -185,7 +194,12 @@ fn a_race_tells_a_trace_of_each_lane() {
         assert_eq!(told.text(told.state.own()), server.text(&alone));
         assert!(of.windows(2).all(|pair| pair[0]["ms"].as_f64() <= pair[1]["ms"].as_f64()));
     }
-    for (more, param) in [(json!([0]), None), (json!([]), Some("blocks")), (json!(["4"]), Some("blocks")), (json!([3.5]), Some("blocks"))] {
+    for (more, param) in [
+        (json!([0]), None),
+        (json!([]), Some("blocks")),
+        (json!(["4"]), Some("blocks")),
+        (json!([3.5]), Some("blocks")),
+    ] {
         let mut body = body.clone();
         body["blocks"] = more;
         let reply = server.post("/bd3/race", &body);

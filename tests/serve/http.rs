@@ -72,6 +72,24 @@ impl Wire {
         self.stream.get_ref().write_all(bytes).is_ok()
     }
 
+    /// Bytes that have come and were not read, or 1 where the server has closed.
+    pub fn waiting(&self) -> usize {
+        let stream = self.stream.get_ref();
+        let mut byte = [0];
+        stream.set_nonblocking(true).unwrap();
+        let found = stream.peek(&mut byte);
+        stream.set_nonblocking(false).unwrap();
+        match found {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            _ => 1,
+        }
+    }
+
+    /// From now on an answer is not waited for long: one that must come is there soon.
+    pub fn end_of_patience(&self) {
+        self.stream.get_ref().set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    }
+
     /// Says that nothing more is sent.
     pub fn end(&self) {
         let _ = self.stream.get_ref().shutdown(Shutdown::Write);

@@ -75,7 +75,10 @@ fn a_race_and_a_limit_of_time_end_too() {
     // A text that takes longer than the limit ends there, in order.
     let chunks = server.chunks("/v1/completions", &long(true));
     let last = chunks.last().unwrap();
-    assert_eq!((&last["choices"][0]["finish_reason"], &last["bd3"]["reason"]), (&json!("length"), &json!("interrupted")));
+    assert_eq!(
+        (&last["choices"][0]["finish_reason"], &last["bd3"]["reason"]),
+        (&json!("length"), &json!("interrupted"))
+    );
     let whole = server.complete(&long(false));
     assert_eq!(whole["choices"][0]["bd3"]["reason"], "interrupted");
     assert!(whole["usage"]["seconds"].as_f64().unwrap() < 5.0);

@@ -128,7 +128,10 @@ impl Server {
         assert_eq!(reply.status, 200);
         let text = reply.text();
         let lines = text.lines().filter(|line| !line.starts_with('#'));
-        lines.map(|line| line.rsplit_once(' ').unwrap()).map(|(name, n)| (name.to_string(), n.parse().unwrap())).collect()
+        lines
+            .map(|line| line.rsplit_once(' ').unwrap())
+            .map(|(name, n)| (name.to_string(), n.parse().unwrap()))
+            .collect()
     }
 
     pub fn metric(&self, name: &str) -> f64 {
@@ -167,6 +170,20 @@ impl Server {
         }
     }
 
+    /// The share of a core that it uses in this time.
+    #[cfg(target_os = "linux")]
+    pub fn busy(&self, time: Duration) -> f64 {
+        let ticks = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+            let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+            fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+        };
+        let before = ticks();
+        std::thread::sleep(time);
+        // A tick is a hundredth of a second.
+        (ticks() - before) as f64 / 100.0 / time.as_secs_f64()
+    }
+
     /// Resident memory in bytes.
     #[cfg(target_os = "linux")]
     pub fn memory(&self) -> u64 {
@@ -188,12 +205,16 @@ impl Drop for Server {
 fn text_of(chunks: &[Value], index: u64) -> String {
     let choices = chunks.iter().flat_map(|chunk| chunk["choices"].as_array().unwrap());
     let of = |choice: &&Value| choice["index"] == index;
-    choices.filter(of).map(|choice| choice["text"].as_str().or(choice["delta"]["content"].as_str()).unwrap_or_default()).collect()
+    choices
+        .filter(of)
+        .map(|choice| choice["text"].as_str().or(choice["delta"]["content"].as_str()).unwrap_or_default())
+        .collect()
 }
 
 /// What `bd3 sample` writes with these flags.
 fn sampled(flags: &[&str]) -> Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_bd3")).args(["sample", "--view", "json"]).args(flags).output().unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_bd3")).args(["sample", "--view", "json"]).args(flags).output().unwrap();
     assert!(output.status.success(), "{flags:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice(&output.stdout).unwrap()
 }
