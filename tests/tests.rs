@@ -25,6 +25,8 @@ mod rules;
 mod samples;
 mod sampling;
 mod scripted;
+#[cfg(feature = "app")]
+mod serve;
 mod tidy;
 #[cfg(feature = "app")]
 mod training;

@@ -24,7 +24,7 @@ use super::error::ApiError;
 use super::fields::Fields;
 use super::queue::Task;
 use super::relay::Spell;
-use super::wish::{Wish, begun};
+use super::wish::{Wish, begun, check_guidance};
 use crate::race::{self, Lane};
 
 /// Lanes of a race, at most.
@@ -91,6 +91,7 @@ impl Course {
         let eos = served.model.tokenizer.special().eos.filter(|_| !prompt.is_empty());
         let option = |&block: &usize| {
             let options = SampleOptions { max_new: max_tokens, ..args.options(&served.model, (eos, block))? };
+            check_guidance(&options)?;
             options.check(&ids, served.mask())?;
             Ok(options)
         };
