@@ -1,22 +1,39 @@
 //! `GET /openapi.json`: the API as an OpenAPI 3.1 document. It is written by hand; the tests below hold it to the code.
 
-use std::sync::LazyLock;
+use std::sync::Arc;
 
-use axum::http::header::{self, HeaderName};
+use axum::Json;
+use axum::extract::State;
 use serde_json::Value;
 
-/// The document, but for its version.
+use super::Served;
+
+/// The document, but for its version and the limits of a server.
 const DOCUMENT: &str = include_str!("openapi.json");
 
-static TEXT: LazyLock<String> = LazyLock::new(|| {
+/// Fields whose largest value is the server's.
+const LIMITED: [&str; 2] = ["max_tokens", "max_completion_tokens"];
+
+/// The document of a server that writes so many tokens at most.
+fn of(max_tokens: u64) -> Value {
     let mut document: Value = serde_json::from_str(DOCUMENT).unwrap_or_default();
     document["info"]["version"] = env!("CARGO_PKG_VERSION").into();
-    document.to_string()
-});
+    let schemas = document["components"]["schemas"].as_object_mut();
+    for (_, schema) in schemas.into_iter().flatten() {
+        for field in LIMITED {
+            let Some(limits) = schema.pointer_mut(&format!("/properties/{field}")) else { continue };
+            limits["maximum"] = max_tokens.into();
+            if let Some(usual) = limits["default"].as_u64() {
+                limits["default"] = usual.min(max_tokens).into();
+            }
+        }
+    }
+    document
+}
 
 /// The document.
-pub async fn document() -> ([(HeaderName, &'static str); 1], &'static str) {
-    ([(header::CONTENT_TYPE, "application/json")], &TEXT)
+pub async fn document(State(served): State<Arc<Served>>) -> Json<Value> {
+    Json(of(served.limits.max_tokens))
 }
 
 #[cfg(test)]
@@ -31,7 +48,7 @@ mod tests {
     use crate::sample::SampleArgs;
 
     fn document() -> Value {
-        serde_json::from_str(&TEXT).unwrap()
+        of(7)
     }
 
     fn keys(object: &Value) -> BTreeSet<String> {
@@ -134,6 +151,8 @@ mod tests {
             }
         });
         let schemas = document["components"]["schemas"].as_object().unwrap();
+        let limited = |request: &str, field: &str| schemas[request]["properties"][field]["maximum"] == 7;
+        assert!(limited("CompletionRequest", "max_tokens") && limited("ChatRequest", "max_completion_tokens"));
         for (name, schema) in schemas {
             each(schema, &mut |value| {
                 let Some(fields) = value.get("properties").and_then(Value::as_object) else { return };
