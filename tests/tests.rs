@@ -26,6 +26,8 @@ mod rules;
 mod samples;
 mod sampling;
 mod scripted;
+#[cfg(feature = "app")]
+mod serve;
 mod tidy;
 #[cfg(feature = "app")]
 mod training;

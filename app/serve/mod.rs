@@ -14,6 +14,7 @@ mod fields;
 mod guard;
 mod listen;
 mod metrics;
+mod openapi;
 mod page;
 mod queue;
 mod race;
@@ -26,7 +27,7 @@ mod worker;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::http::StatusCode;
@@ -141,6 +142,7 @@ pub struct Served {
     guard: Guard,
     bytes_per_position: usize,
     numbers: AtomicU64,
+    hurried: AtomicBool,
 }
 
 impl Served {
@@ -162,6 +164,16 @@ impl Served {
     /// A number that no other request has.
     pub fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// From now on every choice ends with what it has: the server's time is up.
+    pub fn hurry(&self) {
+        self.hurried.store(true, Ordering::Relaxed);
+    }
+
+    /// Is it?
+    pub fn is_hurried(&self) -> bool {
+        self.hurried.load(Ordering::Relaxed)
     }
 
     /// Refuses another model's name.
@@ -208,6 +220,7 @@ impl ServeArgs {
             guard: self.guard()?,
             bytes_per_position,
             numbers: AtomicU64::new(0),
+            hurried: AtomicBool::new(false),
             model,
         })
     }
@@ -263,11 +276,11 @@ fn serve(args: &ServeArgs, ready: impl FnOnce(SocketAddr)) -> anyhow::Result<()>
     let worker = Worker::new(served.clone(), engine);
     let worker = std::thread::Builder::new().name("model".into()).spawn(move || worker.run())?;
     let address = SocketAddr::new(args.host, args.port);
-    let listened = runtime.block_on(listen::until(address, routes::router(&served), ready, || {
-        interrupt::asked() || worker.is_finished()
-    }));
+    let asked = || interrupt::asked() || worker.is_finished();
+    let listened = runtime.block_on(listen::until(&served, address, ready, asked));
     served.queue.close();
-    served.curve.stop();
+    // With it go the last connections, so that nothing is written for them.
+    drop(runtime);
     let ended = worker.join();
     listened?;
     ended.map_err(|_| Error::Run("the model's thread failed".into()))?;
