@@ -3,6 +3,7 @@
 use bd3::event::{EditKind, Event, Quiet, Reason, Sink, State, Why};
 use bd3::pass::{Cache, Denoiser, Filter, Nucleus, Query, propose};
 use bd3::rng::Rng;
+use bd3::sample::revise::corrector::Corrector;
 use bd3::sample::revise::edit::Editing;
 use bd3::sample::revise::remdm::{Phase, Spread, Strength};
 use bd3::sample::{LookBack, Revise, Rule, SampleOptions, Sampler, Split, Stop, Window, run, step};
@@ -240,6 +241,10 @@ fn passes_of_block(options: &SampleOptions, masks: usize) -> usize {
     match options.revise {
         _ if masks == 0 => 0,
         Revise::Remask { rounds, .. } => masks.min(options.rule.steps().unwrap_or(masks)) * rounds + fills,
+        // A reading, and the fills of what it masks; the prompts here are stored beside.
+        Revise::Corrector(Corrector { rounds, .. }) => {
+            (masks.min(options.rule.steps().unwrap_or(masks)) + 1) * rounds + fills
+        }
         Revise::Remdm { .. } => options.rule.steps().unwrap(),
         Revise::Edit(Editing { passes, .. }) => fills + passes,
         Revise::None | Revise::LookBack(_) => fills,
@@ -250,10 +255,12 @@ fn passes_of_block(options: &SampleOptions, masks: usize) -> usize {
 #[test]
 fn revisions_revise() {
     let look = LookBack { window: 8, every: 4, threshold: 0.2, budget: 3, groups: 0 };
+    let corrector = Revise::Corrector(Corrector { threshold: 0.2, rounds: 2 });
     let remdm = Revise::Remdm { strength: Strength::Cap(0.5), spread: Spread::Even, phase: Phase::Always };
     for (rule, revise, kind, why) in [
         (Rule::FirstHitting, Revise::None, EditKind::Fill, Why::Rule),
         (Rule::FirstHitting, Revise::Remask { threshold: 0.5, rounds: 2 }, EditKind::Remask, Why::Unlikely),
+        (Rule::FirstHitting, corrector, EditKind::Remask, Why::Unlikely),
         (Rule::Ancestral { steps: 8 }, remdm, EditKind::Remask, Why::Schedule),
         (Rule::FirstHitting, Revise::Edit(Editing { threshold: 0.1, passes: 4 }), EditKind::Revise, Why::Better),
         (Rule::FirstHitting, Revise::LookBack(look), EditKind::Fill, Why::Better),

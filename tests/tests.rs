@@ -5,6 +5,7 @@
 mod checkpoints;
 #[cfg(feature = "app")]
 mod cli;
+mod corrector;
 mod data;
 mod engine;
 mod events;
@@ -30,3 +31,4 @@ mod serve;
 mod tidy;
 #[cfg(feature = "app")]
 mod training;
+mod turns;

@@ -14,6 +14,7 @@ mod fields;
 mod guard;
 mod listen;
 mod metrics;
+mod openapi;
 mod page;
 mod queue;
 mod race;
@@ -189,9 +190,8 @@ impl Served {
 
     /// Bytes of keys and values that a sample of this length may come to need, in all its caches.
     pub fn cache_bytes(&self, options: &SampleOptions, length: usize) -> usize {
-        let caches = 1 + usize::from(options.guidance > 0.0) + usize::from(options.revise.look_back().is_some());
         let positions = options.window.most(length, options.train_length).saturating_add(options.block);
-        positions.saturating_mul(caches).saturating_mul(self.bytes_per_position)
+        positions.saturating_mul(options.caches()).saturating_mul(self.bytes_per_position)
     }
 }
 

@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::{Served, completions, curve, extras, page, race};
+use super::{Served, completions, curve, extras, openapi, page, race};
 
 /// A body must come within this time.
 const BODY: Duration = Duration::from_secs(15);
@@ -33,6 +33,7 @@ pub fn router(served: &Arc<Served>) -> Router {
         .route("/bd3/noise", post(extras::noise))
         .route("/bd3/race", post(race::race))
         .route("/bd3/curve", get(curve::stands).post(curve::measure))
+        .route("/openapi.json", get(openapi::document))
         .route("/", get(page::index))
         .route("/{name}", get(page::file))
         .route("/health", get(health))

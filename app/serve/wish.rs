@@ -11,7 +11,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::Served;
 use super::error::ApiError;
-use super::fields::Fields;
+use super::fields::{Fields, whole};
 use super::queue::Order;
 use super::relay::{Relay, Told, Wants};
 use crate::job::{bos, template_ids};
@@ -110,7 +110,10 @@ impl Wish {
             match value {
                 Value::Null | Value::Bool(false) => {}
                 Value::Bool(true) => self.flags.push(format!("--{flag}")),
-                Value::Number(number) => self.flags.push(format!("--{flag}={number}")),
+                Value::Number(number) => {
+                    let whole = whole(&Value::Number(number.clone())).map(|whole| whole.to_string());
+                    self.flags.push(format!("--{flag}={}", whole.unwrap_or_else(|| number.to_string())));
+                }
                 Value::String(text) => self.flags.push(format!("--{flag}={text}")),
                 other => return Err(bd3.wrong(&name, "a number, a text, true or false", &other)),
             }
@@ -253,7 +256,7 @@ fn seed(fields: &mut Fields) -> Result<u64, ApiError> {
     let given = match fields.value("seed") {
         None => None,
         // OpenAI's may be negative.
-        Some(value) => match value.as_u64().or(value.as_i64().map(|seed| seed as u64)) {
+        Some(value) => match whole(&value).or(value.as_i64().map(|seed| seed as u64)) {
             Some(seed) => Some(seed),
             None => return Err(fields.wrong("seed", "a whole number", &value)),
         },
