@@ -59,14 +59,15 @@ fn gap_before(wish: &Wish, prompt: Option<Value>, suffix: String, gap: Option<&V
     };
     let most = u64::from(u16::MAX);
     let (least, most) = match gap {
+        None if wish.max_tokens == 0 => return Err(ApiError::field("max_tokens", "at least 1 beside `suffix`", "0")),
         None => (wish.max_tokens, wish.max_tokens),
         Some(value) => {
             let pair = value.as_array().filter(|pair| pair.len() == 2);
             let end = |index: usize| pair.and_then(|pair| whole(&pair[index])).filter(|&n| n > 0 && n <= most);
-            let (Some(least), Some(most)) = (end(0), end(1)) else {
-                return Err(ApiError::field("bd3.gap", "[least, most] tokens, whole numbers", value.to_string()));
-            };
-            (least as usize, most as usize)
+            match (end(0), end(1)) {
+                (Some(least), Some(most)) if least <= most => (least as usize, most as usize),
+                _ => return Err(ApiError::field("bd3.gap", "[least, most] tokens, whole numbers", value.to_string())),
+            }
         }
     };
     let parts = [Part::Text(prompt), Part::Gap { least, most }, Part::Text(suffix)];

@@ -12,7 +12,9 @@ const PATH: &str = "/v1/completions";
 fn with(path: &[&str], value: &Value) -> Value {
     let mut body = json!({ "prompt": "Once upon a time", "max_tokens": 2 });
     let mut at = &mut body;
-    path.iter().for_each(|name| at = &mut at[name]);
+    for name in path {
+        at = &mut at[*name];
+    }
     *at = value.clone();
     body
 }
@@ -39,11 +41,11 @@ fn every_field_refuses_what_is_not_its_own() {
         (&["max_tokens"], &[]),
         (&["n"], &[]),
         (&["seed"], &[0, 3]),
-        (&["temperature"], &[1, 4]),
+        (&["temperature"], &[1, 3, 4]),
         (&["top_p"], &[4]),
         (&["stop"], &[5, 6, 8]),
         (&["logprobs"], &[]),
-        (&["logit_bias"], &[10, 11]),
+        (&["logit_bias"], &[10]),
         (&["echo"], &[7]),
         (&["stream_options"], &[10, 11]),
         (&["suffix"], &[5, 6]),
@@ -122,7 +124,6 @@ fn what_does_not_go_together_is_named() {
         (json!({ "bd3": { "infill": "no gap" } }), "bd3.infill"),
         (json!({ "bd3": { "infill": "___{9,1}" } }), "bd3.infill"),
         (json!({ "bd3": { "infill": "___{65536} x".repeat(40_000) } }), "bd3.infill"),
-        (json!({ "bd3": { "block": 3 } }), "bd3.block"),
         (json!({ "bd3": { "block": 512 } }), "bd3.block"),
         (json!({ "bd3": { "rule": "nonsense" } }), "bd3"),
         (json!({ "bd3": { "rule": true } }), "bd3"),
@@ -173,7 +174,9 @@ fn anything() -> impl Strategy<Value = Value> {
         json!(null),
         json!(0),
         json!(1),
+        json!(2),
         json!(-1),
+        json!(4),
         json!(256),
         json!(4095),
         json!(1e308),
@@ -185,17 +188,17 @@ fn anything() -> impl Strategy<Value = Value> {
         json!(false),
         json!("NaN"),
         json!("-inf"),
-        json!("___"),
+        json!("x ___"),
         json!("--help"),
         json!("\u{0}\u{fffd}"),
         json!([]),
         json!({}),
     ];
     let leaf = prop_oneof![
-        prop::sample::select(edges.to_vec()),
-        any::<i32>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        "\\PC{0,12}".prop_map(Value::from),
+        6 => prop::sample::select(edges.to_vec()),
+        1 => any::<i32>().prop_map(Value::from),
+        1 => any::<f64>().prop_map(Value::from),
+        1 => "\\PC{0,12}".prop_map(Value::from),
     ];
     leaf.prop_recursive(3, 12, 3, |inner| {
         prop_oneof![
@@ -254,11 +257,11 @@ fn bodies_that_were_changed_anywhere_are_answered_or_refused() {
     let mut runner = TestRunner::new(Config { cases: 400, failure_persistence: None, ..Config::default() });
     let answered = std::cell::Cell::new(0);
     let outcome = runner.run(&change, |(which, place, value, cut)| {
-        let (path, body) = which.get(&valid);
+        let (path, body) = which.get(&valid[..]);
         let mut found = Vec::new();
         places(body, "", &mut found);
         let mut body = body.clone();
-        *body.pointer_mut(place.get(&found)).unwrap() = value;
+        *body.pointer_mut(place.get(&found[..]).as_str()).unwrap() = value;
         let mut bytes = body.to_string().into_bytes();
         // Now and then the bytes are broken as well.
         if cut.index(8) == 0 {
@@ -279,6 +282,6 @@ fn bodies_that_were_changed_anywhere_are_answered_or_refused() {
         Ok(())
     });
     outcome.unwrap();
-    assert!((20..380).contains(&answered.get()), "{} of 400 were answered", answered.get());
+    assert!((4..380).contains(&answered.get()), "{} of 400 were answered", answered.get());
     assert!(server.is_well());
 }

@@ -61,7 +61,7 @@ fn bodies_that_are_too_large_or_of_another_kind() {
     assert_eq!(wire.reply("POST").unwrap().status, 413);
     let pieces = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
     let mut wire = Wire::open(server.address);
-    wire.send(&[&pieces[..], b"5\r\n{\"max\r\n10\r\n_tokens\": 1     }\r\n0\r\n\r\n"].concat());
+    wire.send(&[&pieces[..], b"5\r\n{\"max\r\n10\r\n_tokens\": 1    }\r\n0\r\n\r\n"].concat());
     assert_eq!(wire.reply("POST").unwrap().status, 200);
     for broken in [&b"zz\r\n{}\r\n0\r\n\r\n"[..], b"ffffffffffffffffff\r\n{}\r\n", b"5\r\n{}"] {
         let found = status(&server, &[&pieces[..], broken].concat());
