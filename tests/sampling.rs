@@ -186,6 +186,13 @@ fn a_sink_that_breaks_stops_the_sample_before_the_next_pass() {
     sampler.stop(&mut events);
     assert_eq!((sampler.passes(), sampler.written(), sampler.reason()), (1, 1, Some(Reason::Interrupted)));
     assert_eq!(rebuild(&events), sampler.ids());
+    // A sink that has refused already hears of the end as well.
+    let mut sampler = sampler_for(&model, &options(4, 40, Rule::LeftToRight { steps: 4, split }), &[9], 1).unwrap();
+    let mut sink = Breaks(3, Vec::new());
+    step(&model, std::slice::from_mut(&mut sampler), std::slice::from_mut(&mut sink)).unwrap();
+    sampler.stop(&mut sink);
+    assert_eq!((sampler.passes(), sampler.reason()), (1, Some(Reason::Interrupted)));
+    assert!(matches!(sink.1.last(), Some(Event::Finished { reason: Reason::Interrupted, .. })));
     for (after, passes) in [(1, 0), (2, 0), (3, 1), (4, 2), (9, 5)] {
         let mut sampler =
             Sampler::new(options(4, 40, Rule::FirstHitting), &[9], MASK, |size| model.cache(size), Rng::new(1))

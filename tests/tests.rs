@@ -5,6 +5,8 @@
 mod checkpoints;
 #[cfg(feature = "app")]
 mod cli;
+#[cfg(feature = "app")]
+mod clients;
 mod corrector;
 mod data;
 mod engine;
@@ -26,6 +28,8 @@ mod rules;
 mod samples;
 mod sampling;
 mod scripted;
+#[cfg(feature = "app")]
+mod serve;
 mod tidy;
 #[cfg(feature = "app")]
 mod training;

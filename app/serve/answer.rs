@@ -72,7 +72,7 @@ impl Answer {
     async fn whole(mut self) -> Result<Response, ApiError> {
         let mut choices: Vec<Whole> = (0..self.choices).map(|_| Whole::default()).collect();
         while self.ends.len() < self.choices {
-            let told = self.from.recv().await.ok_or_else(late)?;
+            let told = self.from.recv().await.ok_or_else(|| late(&self.served))?;
             if let Some(failure) = told.failure {
                 return Err(ApiError::coded(StatusCode::INTERNAL_SERVER_ERROR, "model_failed", failure));
             }
@@ -194,11 +194,11 @@ impl Answer {
         let served = &self.served;
         match self.shape {
             Shape::Chat => {
-                let one = |id: u32, prob: f32| json!({ "token": served.word(id), "logprob": log(prob), "bytes": served.spell(id) });
+                let one = |id: u32, prob: Option<f32>| json!({ "token": served.word(id), "logprob": prob.map(log), "bytes": served.spell(id) });
                 let each = |token: &Token| {
                     let mut value = one(token.id, token.prob);
                     let others = token.alternatives.iter().take(top);
-                    value["top_logprobs"] = others.map(|&(id, prob)| one(id, prob)).collect::<Vec<_>>().into();
+                    value["top_logprobs"] = others.map(|&(id, prob)| one(id, Some(prob))).collect::<Vec<_>>().into();
                     value
                 };
                 json!({ "content": tokens.iter().map(each).collect::<Vec<_>>(), "refusal": null })
@@ -218,7 +218,7 @@ impl Answer {
                 };
                 json!({
                     "tokens": tokens.iter().map(|token| served.word(token.id)).collect::<Vec<_>>(),
-                    "token_logprobs": tokens.iter().map(|token| log(token.prob)).collect::<Vec<_>>(),
+                    "token_logprobs": tokens.iter().map(|token| token.prob.map(log)).collect::<Vec<_>>(),
                     "top_logprobs": tokens.iter().map(others).collect::<Vec<_>>(),
                     "text_offset": offsets,
                 })
@@ -262,14 +262,17 @@ fn pieces(answer: Answer) -> impl Stream<Item = Event> {
             }
             match answer.from.recv().await {
                 Some(told) => ready = answer.tell(told).into(),
-                None => (ready, over) = (VecDeque::from([data(&late().body())]), true),
+                None => (ready, over) = (VecDeque::from([data(&late(&answer.served).body())]), true),
             }
         }
     })
 }
 
 /// The client hears nothing of a choice any more: its time passed while it waited, or the server ends.
-fn late() -> ApiError {
+fn late(served: &Served) -> ApiError {
+    if served.queue.is_closed() {
+        return ending();
+    }
     ApiError::coded(StatusCode::SERVICE_UNAVAILABLE, "timeout", "the time limit passed while the request waited")
 }
 

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Served;
 use super::answer::{Answer, Shape};
 use super::error::ApiError;
-use super::fields::Fields;
+use super::fields::{Fields, whole};
 use super::wish::{MOST_ALTERNATIVES, Start, Wish, begun};
 
 /// Continues a text, or fills a gap in it.
@@ -20,7 +20,7 @@ pub async fn completions(State(served): State<Arc<Served>>, body: Bytes) -> Resu
     let mut fields = Fields::of_body(&body)?;
     let (mut wish, mut bd3) = Wish::take(&served, &mut fields)?;
     let most = served.limits.max_tokens;
-    wish.max_tokens = fields.count("max_tokens", 0..=most)?.unwrap_or(16) as usize;
+    wish.max_tokens = fields.count("max_tokens", 0..=most)?.unwrap_or(most.min(16)) as usize;
     wish.logprobs = fields.count("logprobs", 0..=MOST_ALTERNATIVES)?.map(|count| count as usize);
     fields.neutral(&[("best_of", json!(1))])?;
     let echo = fields.flag("echo")?;
@@ -59,14 +59,15 @@ fn gap_before(wish: &Wish, prompt: Option<Value>, suffix: String, gap: Option<&V
     };
     let most = u64::from(u16::MAX);
     let (least, most) = match gap {
+        None if wish.max_tokens == 0 => return Err(ApiError::field("max_tokens", "at least 1 beside `suffix`", "0")),
         None => (wish.max_tokens, wish.max_tokens),
         Some(value) => {
             let pair = value.as_array().filter(|pair| pair.len() == 2);
-            let end = |index: usize| pair.and_then(|pair| pair[index].as_u64()).filter(|&n| n > 0 && n <= most);
-            let (Some(least), Some(most)) = (end(0), end(1)) else {
-                return Err(ApiError::field("bd3.gap", "[least, most] tokens, whole numbers", value.to_string()));
-            };
-            (least as usize, most as usize)
+            let end = |index: usize| pair.and_then(|pair| whole(&pair[index])).filter(|&n| n > 0 && n <= most);
+            match (end(0), end(1)) {
+                (Some(least), Some(most)) if least <= most => (least as usize, most as usize),
+                _ => return Err(ApiError::field("bd3.gap", "[least, most] tokens, whole numbers", value.to_string())),
+            }
         }
     };
     let parts = [Part::Text(prompt), Part::Gap { least, most }, Part::Text(suffix)];
@@ -82,7 +83,7 @@ fn prompts(served: &Served, prompt: Option<&Value>) -> Result<Vec<Vec<u32>>, Api
     let encode = |text: &str| served.model.tokenizer.encode(text).map_err(|e| ApiError::of(&e));
     let vocab = served.model.checkpoint.arch.vocab as u64;
     let id = |value: &Value| {
-        let id = value.as_u64().filter(|&id| id < vocab || id == u64::from(served.mask()));
+        let id = whole(value).filter(|&id| id < vocab || id == u64::from(served.mask()));
         id.map(|id| id as u32).ok_or_else(|| ApiError::field("prompt", format!("ids below {vocab}"), value.to_string()))
     };
     let ids = |list: &[Value]| list.iter().map(id).collect::<Result<Vec<u32>, _>>();

@@ -76,7 +76,7 @@ impl Fields {
     /// A whole number in a range.
     pub fn count(&mut self, name: &str, range: RangeInclusive<u64>) -> Result<Option<u64>, ApiError> {
         let Some(value) = self.value(name) else { return Ok(None) };
-        match value.as_u64().filter(|count| range.contains(count)) {
+        match whole(&value).filter(|count| range.contains(count)) {
             Some(count) => Ok(Some(count)),
             None => {
                 let expected = format!("a whole number from {} to {}", range.start(), range.end());
@@ -127,6 +127,12 @@ impl Fields {
     }
 }
 
+/// A whole number, also one that is written `8.0`: many languages have only one kind of number.
+pub fn whole(value: &Value) -> Option<u64> {
+    let exact = |number: &f64| number.fract() == 0.0 && (0.0..=9_007_199_254_740_992.0).contains(number);
+    value.as_u64().or_else(|| value.as_f64().filter(exact).map(|number| number as u64))
+}
+
 /// What a value is, shortly.
 fn kind(value: &Value) -> String {
     match value {
@@ -162,6 +168,13 @@ mod tests {
         assert_eq!(some.number("t").unwrap_err().message, "t: expected a number, found \"x\"");
         assert!(some.texts("s", 4).is_err() && some.count("big", 0..=9).is_err());
         assert_eq!(some.neutral(&[("p", json!(0))]).unwrap_err().param.as_deref(), Some("p"));
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_as_a_fraction() {
+        let mut some = fields(&json!({ "a": 8.0, "b": 8.5, "c": -1.0, "d": 1e300 }));
+        assert_eq!(some.count("a", 0..=9).unwrap(), Some(8));
+        assert!(["b", "c", "d"].iter().all(|name| some.count(name, 0..=u64::MAX).is_err()));
     }
 
     #[test]

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -13,21 +12,25 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_io_timeout::TimeoutStream;
 
+use super::{Served, routes};
+
 /// Connections at once, at most.
 const CONNECTIONS: usize = 1024;
 /// The head of a request must come within this time.
 const HEAD: Duration = Duration::from_secs(15);
 /// A client that takes nothing for so long is gone.
 const STALL: Duration = Duration::from_secs(60);
-/// Answers under way have so long to end.
-const GRACE: Duration = Duration::from_secs(5);
+/// Answers under way have so long to come to their end.
+const GRACE: Duration = Duration::from_secs(3);
+/// And so long again to be told, once they end where they are.
+const LAST: Duration = Duration::from_secs(2);
 /// How often a request to stop is looked for.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Listens and answers until `asked`; then no more requests are taken, and those under way may end. `ready` hears the address.
 pub async fn until(
+    served: &Arc<Served>,
     address: SocketAddr,
-    router: Router,
     ready: impl FnOnce(SocketAddr),
     asked: impl Fn() -> bool,
 ) -> bd3::Result<()> {
@@ -35,13 +38,18 @@ pub async fn until(
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     ready(listener.local_addr().map_err(failed)?);
     let (graceful, seats) = (GracefulShutdown::new(), Arc::new(Semaphore::new(CONNECTIONS)));
+    let router = routes::router(served);
     let mut look = tokio::time::interval(LOOK);
     while !asked() {
         let stream = tokio::select! {
             stream = listener.accept() => stream,
             _ = look.tick() => continue,
         };
-        let Ok((stream, _)) = stream else { continue };
+        let Ok((stream, _)) = stream else {
+            // No more files may be open: until others are closed it would fail again at once.
+            tokio::time::sleep(LOOK).await;
+            continue;
+        };
         // Without a seat the connection is closed at once.
         let Ok(seat) = seats.clone().try_acquire_owned() else { continue };
         let connection = http1::Builder::new()
@@ -55,7 +63,13 @@ pub async fn until(
         });
     }
     drop(listener);
-    let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
+    served.queue.close();
+    served.curve.stop();
+    let mut end = std::pin::pin!(graceful.shutdown());
+    if tokio::time::timeout(GRACE, &mut end).await.is_err() {
+        served.hurry();
+        let _ = tokio::time::timeout(LAST, end).await;
+    }
     Ok(())
 }
 

@@ -1,11 +1,12 @@
 //! The page: files inside the binary, which ask nobody but this server.
 
 use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::http::header::{self, HeaderName};
 use axum::response::IntoResponse;
 
 use super::error::ApiError;
-use super::routes::no_path;
+use super::routes::{no_path, not_spelled};
 
 /// A file's path, its kind, and its bytes.
 type File = (&'static str, &'static str, &'static [u8]);
@@ -48,11 +49,12 @@ const POLICY: &str =
 
 /// The page itself.
 pub async fn index() -> Result<impl IntoResponse, ApiError> {
-    file(Path("index.html".to_string())).await
+    file(Ok(Path("index.html".to_string()))).await
 }
 
 /// One of its files.
-pub async fn file(Path(name): Path<String>) -> Result<impl IntoResponse, ApiError> {
+pub async fn file(name: Result<Path<String>, PathRejection>) -> Result<impl IntoResponse, ApiError> {
+    let Path(name) = name.map_err(|error| not_spelled(&error))?;
     let found = FILES.iter().find(|(path, ..)| *path == name);
     let (_, kind, bytes) = found.ok_or_else(|| no_path(&format!("/{name}")))?;
     let headers: [(HeaderName, &str); 3] =

@@ -21,10 +21,10 @@ use tokio::sync::mpsc::{self, UnboundedSender};
 
 use super::Served;
 use super::error::ApiError;
-use super::fields::Fields;
+use super::fields::{Fields, whole};
 use super::queue::Task;
 use super::relay::Spell;
-use super::wish::{Wish, begun};
+use super::wish::{Wish, begun, check_guidance};
 use crate::race::{self, Lane};
 
 /// Lanes of a race, at most.
@@ -71,7 +71,8 @@ impl Course {
         let mut fields = Fields::of_body(body)?;
         let (mut wish, bd3) = Wish::take(served, &mut fields)?;
         let prompt = fields.text("prompt")?.unwrap_or_default();
-        let max_tokens = fields.count("max_tokens", 1..=served.limits.max_tokens)?.unwrap_or(128) as usize;
+        let most = served.limits.max_tokens;
+        let max_tokens = fields.count("max_tokens", 1..=most)?.unwrap_or(most.min(128)) as usize;
         let blocks = fields.value("blocks");
         wish.take_flags(bd3)?;
         fields.end()?;
@@ -80,7 +81,7 @@ impl Course {
             None => race::blocks(arch, wish.block).map_err(|e| ApiError::of(&e))?,
             Some(value) => {
                 let list = value.as_array().filter(|list| !list.is_empty() && list.len() <= MOST_LANES);
-                let sizes = list.map(|list| list.iter().map(|size| size.as_u64().map(|size| size as usize)).collect());
+                let sizes = list.map(|list| list.iter().map(|size| whole(size).map(|size| size as usize)).collect());
                 let wrong = || ApiError::field("blocks", format!("up to {MOST_LANES} block sizes"), value.to_string());
                 sizes.flatten().ok_or_else(wrong)?
             }
@@ -91,6 +92,7 @@ impl Course {
         let eos = served.model.tokenizer.special().eos.filter(|_| !prompt.is_empty());
         let option = |&block: &usize| {
             let options = SampleOptions { max_new: max_tokens, ..args.options(&served.model, (eos, block))? };
+            check_guidance(&options)?;
             options.check(&ids, served.mask())?;
             Ok(options)
         };

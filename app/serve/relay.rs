@@ -16,8 +16,8 @@ use crate::view::Page;
 pub struct Token {
     /// Its id.
     pub id: u32,
-    /// Its probability when it was drawn, before temperature and nucleus; 0 for one that was given.
-    pub prob: f32,
+    /// Its probability when it was drawn, before temperature and nucleus; none for one that was given.
+    pub prob: Option<f32>,
     /// The most probable tokens there, best first.
     pub alternatives: Vec<(u32, f32)>,
 }
@@ -81,8 +81,10 @@ pub struct Relay {
     text: Text,
     /// Positions told so far.
     told: usize,
-    /// Tokens told, until a stop sequence was whole.
+    /// Tokens told, without those that were given, until a stop sequence was whole.
     tokens: usize,
+    /// Whether an id was given, by position.
+    given: Vec<bool>,
     /// What was drawn, by position.
     drawn: Vec<Option<Token>>,
     trace: Option<TraceLines<Spell>>,
@@ -105,6 +107,7 @@ impl Relay {
             text: Text::new(wants.stops.clone()),
             told: wants.range.0,
             tokens: 0,
+            given: Vec::new(),
             drawn: Vec::new(),
             trace,
             asked: Instant::now(),
@@ -118,7 +121,7 @@ impl Relay {
 
     /// Nobody listens any more, or its time is up, or all is said.
     pub fn is_over(&self) -> bool {
-        self.is_gone() || self.text.is_stopped() || self.asked.elapsed() > self.wants.limit
+        self.is_gone() || self.text.is_stopped() || self.asked.elapsed() > self.wants.limit || self.served.is_hurried()
     }
 
     /// Nobody listens any more.
@@ -141,7 +144,7 @@ impl Relay {
             if self.drawn.len() <= edit.position {
                 self.drawn.resize(edit.position + 1, None);
             }
-            let (id, prob, alternatives) = (edit.new, edit.prob, edit.alternatives.clone());
+            let (id, prob, alternatives) = (edit.new, Some(edit.prob), edit.alternatives.clone());
             self.drawn[edit.position] = Some(Token { id, prob, alternatives });
         }
     }
@@ -149,15 +152,18 @@ impl Relay {
     /// What is final and not yet told. A committed block may still be cut if the sample ends with it, so it waits for the next event.
     fn fresh(&mut self, told: &mut Told) {
         let end = self.page.safe().min(self.wants.range.1);
+        // Before the first id that was not given there is nothing that a stop sequence could end.
+        let own = self.given.iter().position(|given| !given).unwrap_or(self.given.len());
         while self.told < end && !self.text.is_stopped() {
             let id = self.page.ids()[self.told];
-            told.text += &self.text.push(&self.served.spell(id));
+            let (bytes, given) = (self.served.spell(id), self.given.get(self.told) == Some(&true));
+            told.text += &if self.told < own { self.text.echo(&bytes) } else { self.text.push(&bytes) };
             if self.wants.tokens {
                 let drawn = self.drawn.get_mut(self.told).and_then(Option::take).filter(|token| token.id == id);
-                told.tokens.push(drawn.unwrap_or(Token { id, prob: 0.0, alternatives: Vec::new() }));
+                told.tokens.push(drawn.unwrap_or(Token { id, prob: None, alternatives: Vec::new() }));
             }
             self.told += 1;
-            self.tokens += 1;
+            self.tokens += usize::from(!given);
         }
     }
 
@@ -191,6 +197,10 @@ impl Sink for Relay {
         self.note(event);
         let mut told = Told { trace: self.lines(event, begun), ..Told::default() };
         match event {
+            Event::Started { prompt, .. } => {
+                let mask = self.served.mask();
+                self.given = prompt.iter().map(|&id| id != mask).collect();
+            }
             Event::BlockOpened { .. } => self.fresh(&mut told),
             Event::BlockCommitted { .. } if !self.first_block => {
                 self.first_block = true;

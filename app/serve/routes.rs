@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::header::{self, HeaderValue};
 use axum::http::{Method, StatusCode};
@@ -11,13 +12,14 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
-use super::{Served, completions, curve, extras, page, race};
+use super::{Served, completions, curve, extras, openapi, page, race};
 
 /// A body must come within this time.
-const BODY: Duration = Duration::from_secs(30);
+const BODY: Duration = Duration::from_secs(15);
 
 /// All routes.
 pub fn router(served: &Arc<Served>) -> Router {
@@ -31,6 +33,7 @@ pub fn router(served: &Arc<Served>) -> Router {
         .route("/bd3/noise", post(extras::noise))
         .route("/bd3/race", post(race::race))
         .route("/bd3/curve", get(curve::stands).post(curve::measure))
+        .route("/openapi.json", get(openapi::document))
         .route("/", get(page::index))
         .route("/{name}", get(page::file))
         .route("/health", get(health))
@@ -82,25 +85,33 @@ async fn admit(served: &Served, request: Request) -> Result<Option<Request>, Api
 }
 
 async fn read(body: Body, most: usize) -> Result<Bytes, ApiError> {
-    match tokio::time::timeout(BODY, to_bytes(body, most)).await {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(error)) => {
-            let message = format!(
-                "the body: expected at most {} KB (--body-kb), found more, or it broke off: {error}",
-                most >> 10
-            );
-            Err(ApiError::coded(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message))
+    tokio::time::timeout(BODY, collect(body, most)).await.unwrap_or_else(|_| {
+        let message = format!("the body did not come within {} seconds", BODY.as_secs());
+        Err(ApiError::coded(StatusCode::REQUEST_TIMEOUT, "timeout", message))
+    })
+}
+
+async fn collect(body: Body, most: usize) -> Result<Bytes, ApiError> {
+    let (mut pieces, mut all) = (body.into_data_stream(), Vec::new());
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| ApiError::refused(format!("the body broke off: {error}")))?;
+        if all.len() + piece.len() > most {
+            let message = format!("the body: expected at most {} KB (--body-kb), found more", most >> 10);
+            return Err(ApiError::coded(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message));
         }
-        Err(_) => {
-            let message = format!("the body did not come within {} seconds", BODY.as_secs());
-            Err(ApiError::coded(StatusCode::REQUEST_TIMEOUT, "timeout", message))
-        }
+        all.extend_from_slice(&piece);
     }
+    Ok(all.into())
 }
 
 /// Nothing is there.
 pub fn no_path(path: &str) -> ApiError {
     ApiError::coded(StatusCode::NOT_FOUND, "unknown_path", format!("no such path: {path}"))
+}
+
+/// A path that is no UTF-8.
+pub fn not_spelled(error: &PathRejection) -> ApiError {
+    ApiError::refused(format!("the path: {}", error.body_text()))
 }
 
 async fn nothing(request: Request) -> ApiError {
@@ -124,7 +135,11 @@ async fn models(State(served): State<Arc<Served>>) -> Json<Value> {
     Json(json!({ "object": "list", "data": [model(&served)] }))
 }
 
-async fn one_model(State(served): State<Arc<Served>>, Path(name): Path<String>) -> Result<Json<Value>, ApiError> {
+async fn one_model(
+    State(served): State<Arc<Served>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Path(name) = name.map_err(|error| not_spelled(&error))?;
     served.check_model(Some(&name))?;
     Ok(Json(model(&served)))
 }

@@ -24,6 +24,12 @@ impl Text {
         self.stopped
     }
 
+    /// Takes bytes in which no stop sequence is looked for; gives their text.
+    pub fn echo(&mut self, bytes: &[u8]) -> String {
+        self.bytes.extend_from_slice(bytes);
+        take_text(&mut self.bytes)
+    }
+
     /// Takes more bytes; gives the text that can be told.
     pub fn push(&mut self, bytes: &[u8]) -> String {
         if self.stopped {
@@ -71,6 +77,14 @@ mod tests {
         assert_eq!(text.push(b"T\n"), "ENT");
         assert_eq!(text.push(b"\nmore"), "");
         assert!(text.is_stopped() && text.push(b"x").is_empty() && text.end().is_empty());
+    }
+
+    #[test]
+    fn what_is_echoed_stops_nothing() {
+        let mut text = Text::new(vec!["END".into()]);
+        assert_eq!(text.echo(b"the END\xc3"), "the END");
+        assert_eq!(text.push(b"\xa9 EN"), "\u{e9} ");
+        assert_eq!((text.push(b"D!"), text.is_stopped()), (String::new(), true));
     }
 
     proptest! {

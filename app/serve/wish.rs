@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use bd3::event::{Header, VERSION};
 use bd3::rng::Rng;
-use bd3::sample::{SampleOptions, Template};
+use bd3::sample::{Part, SampleOptions, Template};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::Served;
 use super::error::ApiError;
-use super::fields::Fields;
+use super::fields::{Fields, whole};
 use super::queue::Order;
 use super::relay::{Relay, Told, Wants};
 use crate::job::{bos, template_ids};
@@ -21,6 +21,8 @@ use crate::sample::{SampleArgs, block_that_holds};
 pub const MOST_CHOICES: u64 = 64;
 /// Alternatives of a token, at most.
 pub const MOST_ALTERNATIVES: u64 = 20;
+/// Guidance, at most. With far more a logit would be no number, and a pass with one such row fails for all who take part.
+const MOST_GUIDANCE: f32 = 100.0;
 
 /// What a choice begins with, and which part of its text is the answer.
 pub enum Start {
@@ -91,9 +93,8 @@ impl Wish {
             alternatives: bd3.count("alternatives", 0..=MOST_ALTERNATIVES)?.unwrap_or(0) as usize,
         };
         for name in ["temperature", "top_p"] {
-            if let Some(number) = fields.number(name)? {
-                wish.flags.push(format!("--{}={number}", name.replace('_', "-")));
-            }
+            let number = fields.number(name)?.unwrap_or(1.0);
+            wish.flags.push(format!("--{}={number}", name.replace('_', "-")));
         }
         Ok((wish, bd3))
     }
@@ -101,15 +102,18 @@ impl Wish {
     /// The rest of the object `bd3`: flags of `bd3 sample`.
     pub fn take_flags(&mut self, mut bd3: Fields) -> Result<(), ApiError> {
         let known: Vec<String> = SampleArgs::flags_of_making().filter(|flag| !TOLD.contains(&flag.as_str())).collect();
-        for (name, value) in bd3.rest() {
+        for (name, value) in bd3.rest().into_iter().filter(|(_, value)| !value.is_null()) {
             let flag = name.replace('_', "-");
             if !known.contains(&flag) {
                 return Err(ApiError::unsupported(bd3.name(&name)));
             }
             match value {
-                Value::Null | Value::Bool(false) => {}
+                Value::Bool(false) => {}
                 Value::Bool(true) => self.flags.push(format!("--{flag}")),
-                Value::Number(number) => self.flags.push(format!("--{flag}={number}")),
+                Value::Number(number) => {
+                    let whole = whole(&Value::Number(number.clone())).map(|whole| whole.to_string());
+                    self.flags.push(format!("--{flag}={}", whole.unwrap_or_else(|| number.to_string())));
+                }
                 Value::String(text) => self.flags.push(format!("--{flag}={text}")),
                 other => return Err(bd3.wrong(&name, "a number, a text, true or false", &other)),
             }
@@ -136,7 +140,7 @@ impl Wish {
             for number in 0..self.n {
                 let index = orders.len();
                 let root = Rng::new(self.seed);
-                let made = self.order(served, (&args, start), &root, number).map_err(|e| refuse(&e))?;
+                let made = self.order(served, (&args, start), &root, number)?;
                 let Made { options, ids, range } = made;
                 if number == 0 {
                     prompt_tokens += ids.iter().filter(|&&id| id != served.mask()).count();
@@ -168,29 +172,33 @@ impl Wish {
         (args, start): (&SampleArgs, &Start),
         root: &Rng,
         number: u64,
-    ) -> bd3::Result<Made> {
+    ) -> Result<Made, ApiError> {
+        let refuse = |error: bd3::Error| ApiError::of(&error);
         let model = &served.model;
         let arch = &model.checkpoint.arch;
         let mask = served.mask();
-        let (ids, range) = match start {
+        let (ids, range, longest) = match start {
             Start::Ids { ids, echo } => {
                 let gaps = ids.contains(&mask);
-                (ids.clone(), (if *echo || gaps { 1 } else { ids.len() }, usize::MAX))
+                (ids.clone(), (if *echo || gaps { 1 } else { ids.len() }, usize::MAX), ids.len())
             }
             Start::Template { template, only_gap } => {
+                let longest = longest(served, template, *only_gap)?;
                 let mut lengths = root.split_at("gaps", number);
-                let ids = template_ids(model, template, |least, most| least + lengths.below(most - least + 1))?;
+                let drawn = |least, most| least + lengths.below(most - least + 1);
+                let ids = template_ids(model, template, drawn).map_err(refuse)?;
                 let of = |id: &u32| *id == mask;
                 let first = ids.iter().position(of).unwrap_or(1);
                 let last = ids.iter().rposition(of).map_or(ids.len(), |last| last + 1);
-                (ids, if *only_gap { (first, last) } else { (1, usize::MAX) })
+                (ids, if *only_gap { (first, last) } else { (1, usize::MAX) }, longest)
             }
         };
         let gaps = ids.contains(&mask) || matches!(start, Start::Template { .. });
-        let block = self.block.unwrap_or(if gaps { block_that_holds(arch, ids.len()) } else { arch.block });
+        let block = self.block.unwrap_or(if gaps { block_that_holds(arch, longest) } else { arch.block });
         let eos = model.tokenizer.special().eos;
         let max_new = if matches!(start, Start::Template { .. }) { 0 } else { self.max_tokens };
-        let options = args.options(model, (eos, block))?;
+        let options = args.options(model, (eos, block)).map_err(refuse)?;
+        check_guidance(&options).map_err(refuse)?;
         let alternatives = self.alternatives.max(self.logprobs.unwrap_or(0));
         let options = SampleOptions { max_new, alternatives, bias: self.bias.clone().into(), ..options };
         Ok(Made { options, ids, range })
@@ -210,6 +218,30 @@ impl Wish {
     }
 }
 
+/// Refuses a guidance that would take logits out of their type.
+pub fn check_guidance(options: &SampleOptions) -> bd3::Result<()> {
+    if options.guidance > MOST_GUIDANCE {
+        let expected = format!("at most {MOST_GUIDANCE}");
+        return Err(bd3::Error::value("--guidance", expected, options.guidance.to_string()));
+    }
+    Ok(())
+}
+
+/// Ids of a template whose gaps are as long as they may be. More than a model was trained for it does not see at once.
+fn longest(served: &Served, template: &Template, only_gap: bool) -> Result<usize, ApiError> {
+    let most = served.model.checkpoint.arch.length;
+    let fits = |found: usize| {
+        let name = if only_gap { "suffix" } else { "bd3.infill" };
+        let expected =
+            format!("prompt, gaps and what follows in at most {most} tokens, the length the model was trained for");
+        if found > most { Err(ApiError::field(name, expected, found.to_string())) } else { Ok(found) }
+    };
+    // Counted first: a short template can ask for more masks than memory holds.
+    let gap = |part: &Part| if let Part::Gap { most, .. } = part { *most } else { 0 };
+    fits(template.parts().iter().map(gap).fold(0, usize::saturating_add))?;
+    fits(template_ids(&served.model, template, |_, most| most).map_err(|e| ApiError::of(&e))?.len())
+}
+
 struct Made {
     options: SampleOptions,
     ids: Vec<u32>,
@@ -224,7 +256,7 @@ fn seed(fields: &mut Fields) -> Result<u64, ApiError> {
     let given = match fields.value("seed") {
         None => None,
         // OpenAI's may be negative.
-        Some(value) => match value.as_u64().or(value.as_i64().map(|seed| seed as u64)) {
+        Some(value) => match whole(&value).or(value.as_i64().map(|seed| seed as u64)) {
             Some(seed) => Some(seed),
             None => return Err(fields.wrong("seed", "a whole number", &value)),
         },

@@ -247,7 +247,8 @@ impl<C: Cache> Sampler<C> {
 
     /// Ends it between two passes, with the text so far: as a sink does that asks to stop. Nothing where it is done.
     pub fn stop(&mut self, sink: &mut impl Sink) {
-        if self.is_live() {
+        // A sink that has asked to stop was heard, but nothing was planned since.
+        if self.is_live() || self.status == Status::Interrupted {
             self.status = Status::Interrupted;
             self.plan(sink);
         }

@@ -40,9 +40,9 @@ fn a_revision_that_a_model_or_a_flag_does_not_support_is_refused() {
     refused(&["sample", "--revise", "edit", "--look-window", "32"], &["--look-window"]);
     refused(&["sample", "--revise", "look-back", "--look-window", "64"], &["--look-window", "one of [8, 32]"]);
     refused(&["sample", "--revise", "look-back", "--block", "256"], &["look-back", "256"]);
-    refused(&["sample", "--revise", "remask", "--revise-threshold", "2"], &["threshold of remask", "(0, 1]"]);
-    refused(&["sample", "--revise", "corrector", "--block", "1"], &["block size of the corrector", "at least 2"]);
-    refused(&["sample", "--revise", "corrector", "--revise-threshold", "0"], &["threshold of the corrector"]);
+    refused(&["sample", "--revise", "remask", "--revise-threshold", "2"], &["--revise-threshold", "(0, 1]"]);
+    refused(&["sample", "--revise", "corrector", "--block", "1"], &["--block", "at least 2"]);
+    refused(&["sample", "--revise", "corrector", "--revise-threshold", "0"], &["--revise-threshold"]);
     refused(&["sample", "--revise", "corrector", "--passes", "3"], &["budget of a block"]);
     refused(&["sample", &plain, "--revise", "corrector"], &["--revise corrector", "trained at block size 1"]);
     refused(&["sample", "--revise-rounds", "3"], &["--revise"]);
@@ -67,7 +67,7 @@ fn a_template_is_filled_and_its_words_stay() {
     let longer = sample(&["--infill", "A ___{2} cat.", "-n", "5"]);
     assert_eq!(longer["tokens"], 7);
     refused(&["sample", "--infill", "a ___{256}"], &["--infill", "at most 256 tokens", "258"]);
-    refused(&["sample", "--infill", "no gap"], &["template", "`___`"]);
+    refused(&["sample", "--infill", "no gap"], &["--infill", "`___`"]);
     refused(&["sample", "--infill", "a ___", "-p", "b"], &["--infill"]);
 }
 
@@ -80,9 +80,9 @@ fn guidance_and_budgets_are_heard() {
     let short = sample(&["-n", "32", "--block", "8", "--passes", "2"]);
     assert!(short["passes"].as_u64().unwrap() <= 10, "{short}");
     assert_eq!(short["tokens"], 32);
-    refused(&["sample", "--guidance", "-1", "-p", "A"], &["guidance"]);
+    refused(&["sample", "--guidance", "-1", "-p", "A"], &["--guidance"]);
     refused(&["sample", "--guidance", "1"], &["--guidance", "prompt"]);
     refused(&["sample", "--rule", "ancestral", "--steps", "4000000000"], &["steps", "1000000"]);
-    refused(&["sample", "--passes", "0"], &["passes"]);
+    refused(&["sample", "--passes", "0"], &["--passes"]);
     refused(&["sample", "--budget-ms", "0"], &["budget"]);
 }
