@@ -5,6 +5,8 @@
 mod checkpoints;
 #[cfg(feature = "app")]
 mod cli;
+#[cfg(feature = "app")]
+mod clients;
 mod corrector;
 mod data;
 mod engine;

@@ -40,6 +40,8 @@ fn files(dir: &str, extension: &str) -> Vec<String> {
         let path = if dir == "." { name.clone() } else { format!("{dir}/{name}") };
         match path.strip_suffix('/') {
             Some("target" | "shared" | "runs") => {}
+            // What npm has put there.
+            Some(folder) if folder.ends_with("/node_modules") => {}
             Some(folder) => found.extend(files(folder, extension)),
             None if path.ends_with(&format!(".{extension}")) => found.push(path),
             None => {}

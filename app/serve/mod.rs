@@ -46,50 +46,60 @@ use metrics::Metrics;
 use queue::Queue;
 use worker::Worker;
 
-/// Answer OpenAI's API with a model, and show the page
+/// Serve a model over OpenAI's API, and a web page that shows it at work
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:\n  bd3 serve --port 8333")]
 pub struct ServeArgs {
     /// A model folder or a .gguf file; default: the model inside the binary
     model: Option<PathBuf>,
 
-    /// Listen on this address; one that is not this machine's own needs --api-key or --no-key
+    /// Listen on this address; one that others can reach needs --api-key or --no-key
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", help_heading = "Network")]
     host: IpAddr,
     /// Listen on this port; 0: any free one
     #[arg(long, value_name = "N", default_value_t = 8333, help_heading = "Network")]
     port: u16,
-    /// Clients must send `Authorization: Bearer KEY`; better given as BD3_API_KEY, which no list of processes shows
+    /// Clients must send this key (`Authorization: Bearer KEY`); better set as BD3_API_KEY, which no list of processes shows
     #[arg(long, value_name = "KEY", help_heading = "Network")]
     api_key: Option<String>,
-    /// Anybody who can reach the address may use the model
+    /// Whoever can reach the address may use the model without a key
     #[arg(long, conflicts_with = "api_key", help_heading = "Network")]
     no_key: bool,
-    /// Pages of this origin may ask (https://example.org); may be given again
+    /// Web pages of this origin may use the API, such as https://example.org; may be given again
     #[arg(long, value_name = "ORIGIN", help_heading = "Network")]
     cors: Vec<String>,
-    /// Kilobytes of a request, at most
+    /// Size of a request in kilobytes, at most
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = counts::size, help_heading = "Limits")]
     body_kb: usize,
-    /// Choices side by side, at most
+    /// Texts written side by side, at most; a request with `n: 3` is three
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = counts::size, help_heading = "Limits")]
     lanes: usize,
-    /// Choices that may wait; more are answered with 429
+    /// Texts that may wait for their turn; a request beyond is answered with 429
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = counts::size, help_heading = "Limits")]
     queue: usize,
-    /// Megabytes of keys and values, at most
+    /// Memory for keys and values in megabytes, at most: of texts under way, and of prompts kept for the next request
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = counts::size, help_heading = "Limits")]
     cache_mb: usize,
-    /// New tokens of a choice, at most
+    /// New tokens of a text, at most
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = counts::size, help_heading = "Limits")]
     max_tokens: usize,
-    /// Seconds of a request, at most; a text that takes longer ends there
+    /// Time of a request in seconds, at most; a text that takes longer ends there
     #[arg(long, value_name = "S", default_value_t = 300, help_heading = "Limits")]
     time_limit: u64,
 
-    /// Where the page's curve is kept, as `bd3 curve --out` has it
+    /// Folder of the curve that the page shows and measures, as of `bd3 curve --out`
     #[arg(long, value_name = "DIR", default_value = "runs/curve", help_heading = "Model")]
     curve: PathBuf,
+    /// Flags of `bd3 curve` when the page measures one, as one text: '--judge FILE --samples 8'
+    #[arg(
+        long,
+        value_name = "FLAGS",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true,
+        help_heading = "Model"
+    )]
+    curve_flags: String,
     /// The name of the model in the API; default: that of its folder or file
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     alias: Option<String>,
@@ -101,7 +111,7 @@ pub struct ServeArgs {
     threads: usize,
 }
 
-/// Serve on a free port and open the page in the browser
+/// Open the web page of `bd3 serve` in the browser, served on a free port
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:\n  bd3 play")]
 pub struct PlayArgs {
@@ -204,6 +214,8 @@ impl ServeArgs {
             }
             (None, None) => model.name.clone(),
         };
+        let flags: Vec<String> = self.curve_flags.split_whitespace().map(str::to_string).collect();
+        let of = crate::curve::length(&model, &flags)?;
         Ok(Served {
             template: model.find_chat_template()?,
             name,
@@ -216,7 +228,7 @@ impl ServeArgs {
                 time: Duration::from_secs(self.time_limit),
                 body: self.body_kb << 10,
             },
-            curve: CurveDesk::new(self.curve.clone(), self.model.clone(), crate::curve::length(&model)?),
+            curve: CurveDesk::new(self.curve.clone(), self.model.clone(), (flags, of)),
             guard: self.guard()?,
             bytes_per_position,
             numbers: AtomicU64::new(0),

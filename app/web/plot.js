@@ -72,11 +72,12 @@ export function place(names, lines, axes) {
   const taken = names.filter(({ box }) => box).map(({ box }) => box);
   const points = names.filter(({ text }) => text);
   const placed = [];
+  const crossed = [...lines];
   const free = ([left, top, right, bottom]) => {
     if (left < axes.left || right > axes.right || top < axes.top || bottom > axes.bottom) return false;
     if (points.some(({ x, y }) => x > left - 8 && x < right + 8 && y > top - 8 && y < bottom + 8)) return false;
     if (taken.some((other) => left < other[2] && other[0] < right && top < other[3] && other[1] < bottom)) return false;
-    return !lines.some(([from, to]) => Math.min(from.x, to.x) < right + 3 && Math.max(from.x, to.x) > left - 3 && Math.min(from.y, to.y) < bottom && Math.max(from.y, to.y) > top);
+    return !crossed.some(([from, to]) => Math.min(from.x, to.x) < right + 3 && Math.max(from.x, to.x) > left - 3 && Math.min(from.y, to.y) < bottom && Math.max(from.y, to.y) > top);
   };
   for (const { x, y, text } of [...points].sort((a, b) => Number(b.first) - Number(a.first))) {
     const width = textWidth(text);
@@ -96,6 +97,7 @@ export function place(names, lines, axes) {
     const [left, top] = found.box;
     const to = nearest(found.box);
     const leader = found.far ? `M${x.toFixed(1)} ${y.toFixed(1)}L${to.x.toFixed(1)} ${to.y.toFixed(1)}` : null;
+    if (leader) crossed.push([{ x, y }, to]);
     placed.push({ text, left: left.toFixed(1), base: (top + 12).toFixed(1), leader });
   }
   return placed;

@@ -69,6 +69,7 @@ export function raceView(model, settings) {
     abort?.abort();
   });
   byId("race-lanes").replaceChildren(...blocks().map((size) => new Lane(name(size), size, model).box));
+  if (model.block_sizes.length < 2) form.querySelector(".hint").textContent = "This model knows one block size, so it has nobody to race with.";
 
   return { run: race, changed: () => {
     if (ran) race();

@@ -53,7 +53,7 @@ fn every_field_refuses_what_is_not_its_own() {
         (&["model"], &[]),
         (&["presence_penalty"], &[]),
         (&["best_of"], &[]),
-        (&["bd3"], &[10]),
+        (&["bd3"], &[10, 11]),
         (&["bd3", "block"], &[]),
         (&["bd3", "alternatives"], &[]),
         (&["bd3", "events"], &[7]),
