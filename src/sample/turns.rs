@@ -48,7 +48,7 @@ pub struct Turn {
 }
 
 /// Rows of a sample that come before those of others: its first block, mostly.
-const OWED: usize = 128;
+const OWED: usize = 64;
 /// Every so many passes newcomers are not preferred, so that a stream of them does not hold up the others.
 const FAIR: u64 = 4;
 
@@ -110,11 +110,17 @@ impl<C: Cache, S: Sink> Turns<C, S> {
     /// Moves those that take part to the front; how many.
     fn whose_turn(&mut self) -> usize {
         let fair = self.passes.is_multiple_of(FAIR);
-        self.runs.sort_by_key(|run| (!fair && run.own >= OWED, run.had));
+        self.runs.sort_by_key(|run| {
+            let new = !fair && run.own < OWED;
+            (!new, if new { run.own } else { run.had })
+        });
+        // Who waits for a first block does not wait for many others in the same pass.
+        let new = !fair && self.runs.first().is_some_and(|run| run.own < OWED);
+        let most = if new { self.most / 2 } else { self.most };
         let (mut count, mut rows) = (0, 0);
         for index in 0..self.runs.len() {
             let more = self.runs[index].rows.unwrap_or(0);
-            if count == 0 || rows + more <= self.most {
+            if count == 0 || rows + more <= most {
                 self.runs[count..=index].rotate_right(1);
                 (count, rows) = (count + 1, rows + more);
             }
