@@ -58,7 +58,7 @@ fn run(command: &mut Command, limit: Duration) -> Installed<(bool, String)> {
 /// Runs a step of an installation.
 fn step(command: &mut Command) -> Installed<()> {
     let (good, told) = run(command, INSTALL)?;
-    let last = told.lines().map(str::trim).filter(|line| !line.is_empty()).next_back().unwrap_or("it failed");
+    let last = told.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("it failed");
     if good { Ok(()) } else { Err(format!("{}: {last}", command.get_program().to_string_lossy())) }
 }
 
