@@ -56,7 +56,7 @@ pub fn in_a_line(text: &str) -> String {
 pub fn named_as_flags(error: &bd3::Error) -> String {
     let flag = |name: &str| {
         Some(match name {
-            "block" | "block size" => "--block",
+            "block" | "block size" | "block size of the corrector" => "--block",
             "new tokens" => "-n",
             "least entropy" => "--stop-entropy",
             "detokenizer" => "--detokenize",
@@ -78,7 +78,9 @@ pub fn named_as_flags(error: &bd3::Error) -> String {
             "guidance" => "--guidance",
             "template" => "--infill",
             "eta" => "--eta",
-            "edit threshold" | "threshold of remask" | "threshold of look-back" => "--revise-threshold",
+            "edit threshold" | "threshold of remask" | "threshold of look-back" | "threshold of the corrector" => {
+                "--revise-threshold"
+            }
             "edit passes" => "--revise-rounds",
             "window of look-back" => "--look-window",
             "draws" => "--draws",

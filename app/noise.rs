@@ -223,6 +223,8 @@ impl<'a> Source<'a> {
         let noised = self.noised(kind, t);
         let changed = self.ids.iter().zip(&noised).filter(|(old, new)| old != new).count();
         let masked = noised.iter().filter(|&&id| id == self.mask()).count();
-        json!({ "kind": kind.name(), "t": t, "changed": changed, "masked": masked, "ids": noised })
+        let near = |(&old, &new): (&u32, &u32)| (f64::from(self.embeddings.cosine(old, new)) * 1e3).round() / 1e3;
+        let cosines: Vec<f64> = self.ids.iter().zip(&noised).map(near).collect();
+        json!({ "kind": kind.name(), "t": t, "changed": changed, "masked": masked, "ids": noised, "cosines": cosines })
     }
 }

@@ -1,6 +1,7 @@
 //! The flags that choose a revision. What the revisions do is the library's; what a model supports is said here.
 
 use bd3::arch::{Arch, Objective};
+use bd3::sample::revise::corrector::Corrector;
 use bd3::sample::revise::edit::Editing;
 use bd3::sample::revise::remdm::{Phase, Spread, Strength};
 use bd3::sample::{LookBack, Revise};
@@ -16,10 +17,10 @@ pub struct ReviseArgs {
     /// What happens to tokens that are known already
     #[arg(long, value_name = "NAME", value_parser = names(), help_heading = "Revision")]
     revise: Option<String>,
-    /// Remask and look-back: a token below this probability goes, default 0.1 and 0.01; edit: another one above it comes, default 0.9
+    /// Remask, corrector, look-back: a token below it goes, default 0.1, 0.01, 0.01; edit: another one above it comes, default 0.9
     #[arg(allow_negative_numbers = true, long, value_name = "X", requires = "revise", help_heading = "Revision")]
     revise_threshold: Option<f64>,
-    /// Remask: rounds in a block, default 1; edit: passes over a full block, default 4; look-back: retractions in a sample, default 4
+    /// Remask and corrector: rounds in a block, default 1; edit: passes over a full block, default 4; look-back: retractions in a sample, default 4
     #[arg(long, value_name = "N", requires = "revise", value_parser = counts::size, help_heading = "Revision")]
     revise_rounds: Option<usize>,
     /// Remdm: how strongly, in [0, 1]; default 0.1, for remdm-conf 1, for remdm-loop 0.02
@@ -31,7 +32,7 @@ pub struct ReviseArgs {
 }
 
 /// The revisions, each with what it does.
-pub const NAMES: [(&str, &str); 8] = [
+pub const NAMES: [(&str, &str); 9] = [
     ("remask", "a full block's tokens that were unlikely when drawn are masked and drawn again (any masked model)"),
     (
         "remdm-cap",
@@ -41,6 +42,10 @@ pub const NAMES: [(&str, &str); 8] = [
     ("remdm-conf", "the same, tokens that were unlikely when drawn more often than others"),
     ("remdm-loop", "the same, in the middle of the process only, at a constant share of masks"),
     ("edit", "known tokens become likelier ones (LLaDA2.1; needs a model trained with corrupted visible tokens)"),
+    (
+        "corrector",
+        "a full block is read from left to right, at block size 1; unlikely tokens are drawn again (BlockGen)",
+    ),
     (
         "look-back",
         "the backspace: committed text is read again in a larger block and taken back to its first unlikely token",
@@ -94,6 +99,7 @@ impl ReviseArgs {
                 threshold: self.revise_threshold.unwrap_or(0.9),
                 passes: self.revise_rounds.unwrap_or(4),
             }),
+            "corrector" => Revise::Corrector(self.corrector(arch)?),
             "look-back" => Revise::LookBack(self.look_back(arch, block)?),
             _ => Revise::None,
         };
@@ -102,6 +108,15 @@ impl ReviseArgs {
             return Err(Error::value("--revise edit", expected, "one whose logits of known tokens are untrained"));
         }
         Ok(revise)
+    }
+
+    fn corrector(&self, arch: &Arch) -> Result<Corrector> {
+        let sizes = arch.block_sizes();
+        if !sizes.contains(&1) {
+            let expected = "a model trained at block size 1 too, which it reads at";
+            return Err(Error::value("--revise corrector", expected, format!("block sizes {sizes:?}")));
+        }
+        Ok(Corrector { threshold: self.revise_threshold.unwrap_or(0.01), rounds: self.revise_rounds.unwrap_or(1) })
     }
 
     fn look_back(&self, arch: &Arch, block: usize) -> Result<LookBack> {

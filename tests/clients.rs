@@ -1,5 +1,5 @@
-//! Clients that others wrote, against the real server: OpenAI's own for Python and JavaScript, and schemathesis, which makes requests out
-//! of `/openapi.json`. `tests/clients/` has what they run. They are installed into `target/clients`, once; where that can't be done the test
+//! Clients that others wrote, against the real server: OpenAI's own for Python and JavaScript, a browser that shows the page, and
+//! schemathesis, which makes requests out of `/openapi.json`. `tests/clients/` and `tests/page/` have what they run. They are installed into `target/clients`, once; where that can't be done the test
 //! says so and passes.
 
 use std::fs::{self, File};
@@ -88,23 +88,34 @@ fn python(requirements: &str) -> Installed<PathBuf> {
     Ok(programs)
 }
 
-/// A folder with the scripts and the modules that they import.
-fn javascript() -> Installed<PathBuf> {
-    let folder = folder().join("javascript");
-    fs::create_dir_all(&folder).unwrap();
+/// A folder with the scripts of another and the modules that they import.
+fn javascript(name: &str, scripts: &Path) -> Installed<PathBuf> {
+    let folder = folder().join(name);
+    copy(scripts, &folder);
     let (good, version) = run(Command::new("node").arg("--version"), INSTALL)?;
     let major = version.trim().trim_start_matches('v').split('.').next().and_then(|major| major.parse::<u32>().ok());
     if !good || major.is_none_or(|major| major < 20) {
         return Err(format!("node 20 or newer expected, found {}", version.trim()));
     }
-    for name in ["package.json", "package-lock.json", "openai_client.mjs", "state.mjs"] {
-        fs::copy(scripts().join(name), folder.join(name)).unwrap();
-    }
-    once(&folder.join("installed"), &scripts().join("package-lock.json"), || {
+    let _alone = INSTALLING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    once(&folder.join("installed"), &scripts.join("package-lock.json"), || {
         let npm = ["ci", "--no-audit", "--no-fund", "--loglevel=error", "--fetch-retries=1"];
         step(Command::new("npm").args(npm).current_dir(&folder))
     })?;
     Ok(folder)
+}
+
+/// Copies a folder's files, but for what was installed into it.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap).filter(|entry| entry.file_name() != "node_modules") {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
 }
 
 /// Written to the stream itself: what a passing test prints is not shown otherwise.
@@ -141,10 +152,43 @@ fn the_python_client_of_openai() {
 
 #[test]
 fn the_javascript_client_of_openai() {
-    match javascript() {
+    match javascript("javascript", &scripts()) {
         Ok(folder) => check(Command::new("node").arg("openai_client.mjs").current_dir(folder)),
         Err(why) => skip("OpenAI's client for JavaScript", &why),
     }
+}
+
+/// The page in a real browser.
+#[test]
+fn the_page_in_a_browser() {
+    let browser = std::env::var("CHROMIUM").unwrap_or_else(|_| "/usr/bin/chromium".into());
+    if !Path::new(&browser).exists() {
+        return skip("the page's browser", &format!("CHROMIUM names none, and there is no {browser}"));
+    }
+    let folder = match javascript("page", &scripts().with_file_name("page")) {
+        Ok(folder) => folder,
+        Err(why) => return skip("what drives the page", &why),
+    };
+    let curve = tempfile::tempdir().unwrap();
+    let flags = "--block 1,4 --rule first-hitting,threshold --samples 4 -n 64";
+    let server = Server::start(&["--curve", curve.path().to_str().unwrap(), "--curve-flags", flags]);
+    let mut command = Command::new("node");
+    command.current_dir(&folder).arg("page.mjs").arg(format!("http://{}/", server.address)).arg("screenshots");
+    command.env("BD3", env!("CARGO_BIN_EXE_bd3"));
+    let (good, told) = run(&mut command, 2 * CHECKS).unwrap();
+    assert!(good, "{told}\nscreenshots in {}", folder.join("screenshots").display());
+}
+
+/// The page's states and traces, without a browser.
+#[test]
+fn the_page_reads_traces_as_the_library_does() {
+    let found = run(Command::new("node").arg("--version"), INSTALL);
+    if let Err(why) | Ok((false, why)) = found {
+        return skip("node", &why);
+    }
+    let tests = scripts().with_file_name("page").join("state.test.js");
+    let (good, told) = run(Command::new("node").arg("--test").arg(tests), CHECKS).unwrap();
+    assert!(good, "{told}");
 }
 
 /// Requests made out of the document, well-formed ones and others: none breaks the server, and every answer is as the document says.

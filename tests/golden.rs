@@ -4,13 +4,15 @@
 use std::path::Path;
 
 use bd3::event::Event;
+use bd3::pass::{Proposal, Query};
 use bd3::rng::Rng;
+use bd3::sample::revise::corrector::Corrector;
 use bd3::sample::revise::edit::Editing;
 use bd3::sample::revise::remdm::{Phase, Spread, Strength};
 use bd3::sample::{Budget, LookBack, Revise, Rule, SampleOptions, Sampler, Split, run};
 
 use crate::samples::{MASK, options};
-use crate::scripted::{Scripted, round_numbers};
+use crate::scripted::{Scripted, digest, round_numbers};
 
 /// Rules with knobs that show their character on a block of 4.
 fn rules() -> Vec<Rule> {
@@ -52,6 +54,7 @@ fn revisions() -> Vec<(&'static str, SampleOptions)> {
         ("remdm-rescale", with(8, ancestral, remdm(Strength::Rescale(0.3), Spread::Even, Phase::Always))),
         ("remdm-conf", with(8, ancestral, remdm(Strength::Rescale(1.0), Spread::Doubt, Phase::Always))),
         ("remdm-loop", with(8, ancestral, remdm(Strength::Cap(0.3), Spread::Even, cycle))),
+        ("corrector", with(4, Rule::FirstHitting, Revise::Corrector(Corrector { threshold: 0.4, rounds: 2 }))),
         ("edit", with(4, Rule::FirstHitting, Revise::Edit(Editing { threshold: 0.7, passes: 3 }))),
         ("look-back", with(4, Rule::FirstHitting, look(0))),
         ("look-back-masked", with(4, Rule::FirstHitting, look(3))),
@@ -71,7 +74,13 @@ fn golden_event_streams() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let rules = rules().into_iter().map(|rule| (rule.name(), options(4, 9, rule)));
     for (name, options) in rules.chain(revisions()) {
-        let model = Scripted::new(MASK, round_numbers);
+        // A token that is read from left to right has a round probability too.
+        let reads = matches!(options.revise, Revise::Corrector(_));
+        let model = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &Query| {
+            let answer = round_numbers(seen, open, query)?;
+            let standing = if reads { (digest(seen, &[query.standing], query.row) % 64) as f64 / 64.0 } else { 0.0 };
+            Ok(Proposal { standing, ..answer })
+        });
         let caches = |size| bd3::pass::Denoiser::cache(&model, size);
         let mut sampler = Sampler::new(options, &[9, 1, 2, 3, 4, 5], MASK, caches, Rng::new(7)).unwrap();
         let mut events: Vec<Event> = Vec::new();

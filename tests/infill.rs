@@ -2,7 +2,7 @@
 
 use bd3::event::{Event, State};
 use bd3::rng::Rng;
-use bd3::sample::{Part, Template, Window, run};
+use bd3::sample::{Part, Rule, SampleOptions, Template, Window, run};
 use proptest::prelude::*;
 
 use crate::samples::{MASK, any_options, sampler_for};
@@ -53,7 +53,7 @@ proptest! {
         }
 
         let prompt: Vec<u32> = std::iter::once(9).chain(ids).collect();
-        let options = bd3::sample::SampleOptions { max_new: 0, window: Window::Grow, train_length: 1 << 20, ..options };
+        let options = SampleOptions { max_new: 0, window: Window::Grow, train_length: 1 << 20, ..options };
         let model = Scripted::new(MASK, from_digest(10));
         let Some(mut sampler) = sampler_for(&model, &options, &prompt, seed) else { return Err(TestCaseError::reject("refused")) };
         let mut events: Vec<Event> = Vec::new();
@@ -66,5 +66,24 @@ proptest! {
         let kept = |(id, given): (&u32, &u32)| (*given == MASK) == (id != given) && *id != MASK;
         prop_assert!(sampler.ids().iter().zip(&prompt).all(kept));
         prop_assert_eq!(sampler.written(), prompt.iter().filter(|&&id| id == MASK).count());
+    }
+}
+
+/// What lies past a template's end, in its last block, costs nothing.
+#[test]
+fn only_gaps_are_filled() {
+    let model = Scripted::new(MASK, from_digest(10));
+    for (block, prompt) in [(32, &[9, 1, MASK, MASK, 2][..]), (4, &[9, MASK, 3, 3, MASK, MASK]), (2, &[9, 1, MASK])] {
+        let options = SampleOptions::new(block, 0, Rule::FirstHitting);
+        let mut sampler = sampler_for(&model, &options, prompt, 1).unwrap();
+        let mut events: Vec<Event> = Vec::new();
+        run(&model, &mut sampler, &mut events).unwrap();
+        let gaps = prompt.iter().filter(|&&id| id == MASK).count();
+        assert_eq!((sampler.passes(), sampler.written(), sampler.ids().len()), (gaps as u64, gaps, prompt.len()));
+        let filled = events.iter().filter_map(|event| match event {
+            Event::Edited { edits, .. } => edits.iter().map(|edit| edit.position).max(),
+            _ => None,
+        });
+        assert!(filled.max().unwrap() < prompt.len());
     }
 }

@@ -8,7 +8,7 @@ use bd3::loss::{self, Terms};
 use bd3::model::dit::View;
 use bd3::model::{Dit, Dropout, Form, ops};
 use bd3::noise::all_subsets;
-use bd3::pass::{Ask, Cache, Denoiser, Filter, Lane, Nucleus};
+use bd3::pass::{Ask, Cache, Denoiser, Filter, Lane, Nucleus, Place};
 use bd3::rng::Rng;
 use burn::tensor::{Device, Tensor};
 
@@ -151,6 +151,10 @@ fn cached_equals_uncached_and_the_trained_network() {
     let xt = half_masked(&x0, 8);
     for block in [1, 2, 4, 8, 16] {
         let paired = logits(&model, &xt, &x0, block);
+        // The paired pass itself, in one lane.
+        let (mut cache, all) = (decoder.cache(block), ask(LENGTH));
+        let lane = Lane { place: Place::Beside, ..Lane::new(&mut cache, &x0, &xt, &all) };
+        close(&decoder.logits(&mut [lane]).unwrap(), &paired, 1e-4);
         let mut cache = decoder.cache(block);
         for start in (0..LENGTH).step_by(block) {
             let open = &xt[start..start + block];

@@ -2,6 +2,7 @@
 
 use bd3::pass::{Denoiser, Filter, Nucleus};
 use bd3::rng::Rng;
+use bd3::sample::revise::corrector::Corrector;
 use bd3::sample::revise::edit::Editing;
 use bd3::sample::revise::remdm::{Phase, Spread, Strength};
 use bd3::sample::{Budget, LookBack, Revise, Rule, SampleOptions, Sampler, Window};
@@ -29,7 +30,9 @@ fn any_revision() -> impl Strategy<Value = (Rule, Revise)> {
         .prop_map(|(rule, threshold, rounds)| (rule, Revise::Remask { threshold, rounds }));
     let edit = (any_rule(), 0.0f64..1.0, 1usize..5)
         .prop_map(|(rule, threshold, passes)| (rule, Revise::Edit(Editing { threshold, passes })));
-    prop_oneof![any_rule().prop_map(|rule| (rule, Revise::None)), remdm, remask, edit]
+    let corrector = (any_rule(), 0.01f64..=1.0, 0usize..4)
+        .prop_map(|(rule, threshold, rounds)| (rule, Revise::Corrector(Corrector { threshold, rounds })));
+    prop_oneof![any_rule().prop_map(|rule| (rule, Revise::None)), remdm, remask, edit, corrector]
 }
 
 /// Looking back, at a multiple of the block size.

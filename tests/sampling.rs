@@ -3,6 +3,7 @@
 use bd3::event::{EditKind, Event, Quiet, Reason, Sink, State, Why};
 use bd3::pass::{Cache, Denoiser, Filter, Nucleus, Query, propose};
 use bd3::rng::Rng;
+use bd3::sample::revise::corrector::Corrector;
 use bd3::sample::revise::edit::Editing;
 use bd3::sample::revise::remdm::{Phase, Spread, Strength};
 use bd3::sample::{LookBack, Revise, Rule, SampleOptions, Sampler, Split, Stop, Window, run, step};
@@ -185,6 +186,13 @@ fn a_sink_that_breaks_stops_the_sample_before_the_next_pass() {
     sampler.stop(&mut events);
     assert_eq!((sampler.passes(), sampler.written(), sampler.reason()), (1, 1, Some(Reason::Interrupted)));
     assert_eq!(rebuild(&events), sampler.ids());
+    // A sink that has refused already hears of the end as well.
+    let mut sampler = sampler_for(&model, &options(4, 40, Rule::LeftToRight { steps: 4, split }), &[9], 1).unwrap();
+    let mut sink = Breaks(3, Vec::new());
+    step(&model, std::slice::from_mut(&mut sampler), std::slice::from_mut(&mut sink)).unwrap();
+    sampler.stop(&mut sink);
+    assert_eq!((sampler.passes(), sampler.reason()), (1, Some(Reason::Interrupted)));
+    assert!(matches!(sink.1.last(), Some(Event::Finished { reason: Reason::Interrupted, .. })));
     for (after, passes) in [(1, 0), (2, 0), (3, 1), (4, 2), (9, 5)] {
         let mut sampler =
             Sampler::new(options(4, 40, Rule::FirstHitting), &[9], MASK, |size| model.cache(size), Rng::new(1))
@@ -240,6 +248,10 @@ fn passes_of_block(options: &SampleOptions, masks: usize) -> usize {
     match options.revise {
         _ if masks == 0 => 0,
         Revise::Remask { rounds, .. } => masks.min(options.rule.steps().unwrap_or(masks)) * rounds + fills,
+        // A reading, and the fills of what it masks; the prompts here are stored beside.
+        Revise::Corrector(Corrector { rounds, .. }) => {
+            (masks.min(options.rule.steps().unwrap_or(masks)) + 1) * rounds + fills
+        }
         Revise::Remdm { .. } => options.rule.steps().unwrap(),
         Revise::Edit(Editing { passes, .. }) => fills + passes,
         Revise::None | Revise::LookBack(_) => fills,
@@ -250,10 +262,12 @@ fn passes_of_block(options: &SampleOptions, masks: usize) -> usize {
 #[test]
 fn revisions_revise() {
     let look = LookBack { window: 8, every: 4, threshold: 0.2, budget: 3, groups: 0 };
+    let corrector = Revise::Corrector(Corrector { threshold: 0.2, rounds: 2 });
     let remdm = Revise::Remdm { strength: Strength::Cap(0.5), spread: Spread::Even, phase: Phase::Always };
     for (rule, revise, kind, why) in [
         (Rule::FirstHitting, Revise::None, EditKind::Fill, Why::Rule),
         (Rule::FirstHitting, Revise::Remask { threshold: 0.5, rounds: 2 }, EditKind::Remask, Why::Unlikely),
+        (Rule::FirstHitting, corrector, EditKind::Remask, Why::Unlikely),
         (Rule::Ancestral { steps: 8 }, remdm, EditKind::Remask, Why::Schedule),
         (Rule::FirstHitting, Revise::Edit(Editing { threshold: 0.1, passes: 4 }), EditKind::Revise, Why::Better),
         (Rule::FirstHitting, Revise::LookBack(look), EditKind::Fill, Why::Better),

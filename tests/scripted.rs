@@ -1,11 +1,11 @@
 //! A denoiser whose answers are scripted, so that decoding is tested without any weights, and no machine's last bits decide.
 //! It holds the sampler to the contract of a pass: whole blocks are stored in order, directly before the open one; only a long
-//! prompt's pieces are stored without one.
+//! prompt's pieces are stored without one. Blocks that stand beside stored ones see what is before those.
 
 use std::cell::Cell;
 
 use bd3::Result;
-use bd3::pass::{Cache, Denoiser, Lane, Proposal, Query, propose};
+use bd3::pass::{Cache, Denoiser, Lane, Place, Proposal, Query, propose};
 use bd3::rng::Rng;
 
 /// What stands before the open block, as ids.
@@ -58,11 +58,26 @@ pub struct Scripted<F> {
 }
 
 /// Ids that a pass stores, at most, or one block.
-pub const PIECE: usize = 256;
+pub const PIECE: usize = 64;
 
 impl<F: Fn(&[u32], &[u32], &Query) -> Result<Proposal>> Scripted<F> {
     pub fn new(mask_id: u32, answer: F) -> Self {
         Self { mask_id, answer, most_seen: usize::MAX, lanes: Cell::new(0), stored: Cell::new(0) }
+    }
+}
+
+impl<F: Fn(&[u32], &[u32], &Query) -> Result<Proposal>> Scripted<F> {
+    /// The answer for one row, whose lane has stored what it stores.
+    fn row(&self, lane: &Lane<'_, Kept>, query: &Query) -> Result<Proposal> {
+        let (ids, block) = (&lane.cache.ids, lane.cache.block);
+        let (seen, first) = match lane.place {
+            Place::After => (ids.len(), 0),
+            Place::Beside => (ids.len() - lane.open.len() + query.row / block * block, query.row / block * block),
+        };
+        assert!(seen + block <= self.most_seen, "saw more than the window");
+        let within = Query { row: query.row - first, ..*query };
+        let proposal = (self.answer)(&ids[..seen], &lane.open[first..first + block], &within)?;
+        Ok(Proposal { row: query.row, ..proposal })
     }
 }
 
@@ -92,15 +107,15 @@ impl<F: Fn(&[u32], &[u32], &Query) -> Result<Proposal>> Denoiser for Scripted<F>
             if lane.open.is_empty() {
                 assert!(!lane.store.is_empty(), "a pass for nothing");
             } else {
-                assert_eq!(lane.open.len(), lane.cache.block, "opened a part of a block");
+                let (whole, block) = (lane.open.len().is_multiple_of(lane.cache.block), lane.cache.block);
+                assert!(whole && lane.open.len() <= lane.store.len().max(block), "opened a part of a block");
+                assert!(lane.place == Place::Beside || lane.open.len() == block, "opened more than a block");
             }
             assert_eq!(lane.ask.rows.is_empty(), lane.open.is_empty(), "asked for nothing");
             self.stored.set(self.stored.get() + lane.store.len());
             lane.cache.ids.extend(lane.store);
-            assert!(lane.cache.ids.len() + lane.open.len() <= self.most_seen, "saw more than the window");
-            let rows = 0..lane.ask.rows.len();
-            let queries = rows.map(|i| lane.ask.query(i, lane.open, self.mask_id));
-            answers.push(queries.map(|q| (self.answer)(&lane.cache.ids, lane.open, &q)).collect::<Result<_>>()?);
+            let queries = (0..lane.ask.rows.len()).map(|i| lane.ask.query(i, lane.open, self.mask_id));
+            answers.push(queries.map(|query| self.row(lane, &query)).collect::<Result<_>>()?);
         }
         Ok(answers)
     }

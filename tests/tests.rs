@@ -7,6 +7,7 @@ mod checkpoints;
 mod cli;
 #[cfg(feature = "app")]
 mod clients;
+mod corrector;
 mod data;
 mod engine;
 mod events;
@@ -32,3 +33,4 @@ mod serve;
 mod tidy;
 #[cfg(feature = "app")]
 mod training;
+mod turns;

@@ -39,6 +39,9 @@ pub struct DecodeArgs {
     /// New tokens
     #[arg(short, value_name = "N", default_value_t = 256, value_parser = counts::size)]
     n: usize,
+    /// Samples side by side, which share passes as requests of a server do
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = counts::size)]
+    lanes: usize,
     /// Tokens of the prompt, which the first pass stores
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = counts::size)]
     prompt: usize,
@@ -59,7 +62,8 @@ pub fn run(args: &DecodeArgs) -> anyhow::Result<()> {
         let expected = format!("at most {LONGEST_PROMPT}");
         return Err(Error::value("--prompt", expected, args.prompt.to_string()).into());
     }
-    for (name, found) in [("-n", args.n), ("--prompt", args.prompt), ("--repeat", args.repeat)] {
+    for (name, found) in [("-n", args.n), ("--prompt", args.prompt), ("--repeat", args.repeat), ("--lanes", args.lanes)]
+    {
         if found == 0 {
             return Err(Error::value(name, "at least 1", "0").into());
         }
@@ -79,6 +83,7 @@ pub fn run(args: &DecodeArgs) -> anyhow::Result<()> {
     let seconds = median(&mut all);
     let (rate, per_pass) = (tokens as f64 / seconds, tokens as f64 / passes as f64);
     let (isa, threads) = (args.subject.isa().name(), args.subject.threads());
+    let lanes = if args.lanes == 1 { String::new() } else { format!(", {} lanes", args.lanes) };
     let text = if args.json {
         json!({
             "shape": subject.name,
@@ -86,6 +91,7 @@ pub fn run(args: &DecodeArgs) -> anyhow::Result<()> {
             "isa": isa,
             "threads": threads,
             "block": options.block,
+            "lanes": args.lanes,
             "rule": options.rule.name(),
             "steps": steps,
             "tokens": tokens,
@@ -97,8 +103,8 @@ pub fn run(args: &DecodeArgs) -> anyhow::Result<()> {
         .to_string()
     } else {
         format!(
-            "{rate:.0} tokens/s: {tokens} tokens in {seconds:.3} s, {passes} passes, {per_pass:.2} tokens a pass (block {}, rule \
-             {}, {steps} steps; {}, {}, {threads} threads, {isa})",
+            "{rate:.0} tokens/s: {tokens} tokens in {seconds:.3} s, {passes} passes, {per_pass:.2} tokens a pass (block {}{lanes}, \
+             rule {}, {steps} steps; {}, {}, {threads} threads, {isa})",
             options.block,
             options.rule.name(),
             subject.name,
@@ -135,14 +141,21 @@ impl DecodeArgs {
         })
     }
 
-    /// Tokens, passes and seconds of one decode.
+    /// Tokens of all samples, passes of the model, and seconds of one decode.
     fn decode(&self, engine: &Engine, options: &SampleOptions) -> Result<(usize, u64, f64)> {
         let prompt = super::subject::ids(engine, self.prompt);
-        let caches = |size| engine.cache(size);
-        let mut sampler = Sampler::new(options.clone(), &prompt, engine.mask_id(), caches, Rng::new(0))?;
-        let start = Instant::now();
-        sample::run(engine, &mut sampler, Quiet)?;
+        let mut samplers = (0..self.lanes as u64)
+            .map(|lane| {
+                let (caches, rng) = (|size| engine.cache(size), Rng::new(lane));
+                Sampler::new(options.clone(), &prompt, engine.mask_id(), caches, rng)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut sinks: Vec<Quiet> = samplers.iter().map(|_| Quiet).collect();
+        let (start, mut passes) = (Instant::now(), 0);
+        while sample::step(engine, &mut samplers, &mut sinks)? > 0 {
+            passes += 1;
+        }
         let seconds = start.elapsed().as_secs_f64();
-        Ok((sampler.new_ids().len(), sampler.passes(), seconds))
+        Ok((samplers.iter().map(|sampler| sampler.new_ids().len()).sum(), passes, seconds))
     }
 }

@@ -24,7 +24,7 @@ use crate::eval::generated::Reader;
 use crate::eval::texts::{self, SplitName};
 use crate::model::{self, BUILT_IN_NAME, Model};
 use crate::sample::SampleArgs;
-use crate::{digest, interrupt, view};
+use crate::{args, digest, interrupt, view};
 
 use measure::{Text, Way};
 use record::Record;
@@ -128,15 +128,18 @@ pub fn run(args: &CurveArgs) -> anyhow::Result<()> {
     Ok(view::print(&format!("{}{}\n", curve.table(), curve.summary()))?)
 }
 
-/// How many lines the record of a curve has that is measured with no flags: a sample and its judgement, for each.
+/// How many lines the record of a curve has that is measured with these flags: a sample and its judgement, for each.
 ///
 /// # Errors
-/// A model that has no curve.
-pub fn length(model: &Model) -> Result<usize> {
-    let args = <Bare as clap::Parser>::parse_from([""; 0]).args;
-    let (entries, blocks) = (grid::of_rules(&args.rule)?, args.blocks(model)?);
+/// Flags that are none; a model that has no such curve.
+pub fn length(model: &Model, flags: &[String]) -> Result<usize> {
+    let bare = <Bare as clap::Parser>::try_parse_from(flags).map_err(|error| {
+        let told = args::in_a_line(&error.to_string());
+        Error::value("--curve-flags", "flags of bd3 curve", told.trim_start_matches("error: "))
+    })?;
+    let (entries, blocks) = (grid::of_rules(&bare.args.rule)?, bare.args.blocks(model)?);
     let ways = blocks.iter().map(|&block| entries.iter().filter(|entry| block >= entry.from).count());
-    Ok(ways.sum::<usize>() * args.samples as usize * 2)
+    Ok(ways.sum::<usize>() * bare.args.samples as usize * 2)
 }
 
 /// The flags without a command in front.

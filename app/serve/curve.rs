@@ -25,15 +25,16 @@ const PACE: Duration = Duration::from_millis(500);
 pub struct CurveDesk {
     dir: PathBuf,
     model: Option<PathBuf>,
-    /// Lines that the record will have.
+    /// Flags of the command, and the lines that the record will have with them.
+    flags: Vec<String>,
     of: usize,
     child: Mutex<Option<Child>>,
 }
 
 impl CurveDesk {
-    /// Nothing is measured unasked.
-    pub fn new(dir: PathBuf, model: Option<PathBuf>, of: usize) -> Self {
-        Self { dir, model, of, child: Mutex::new(None) }
+    /// Nothing is measured unasked. `flags` of the command, and how many lines its record has with them.
+    pub fn new(dir: PathBuf, model: Option<PathBuf>, (flags, of): (Vec<String>, usize)) -> Self {
+        Self { dir, model, flags, of, child: Mutex::new(None) }
     }
 
     /// Begins to measure; false where that is going on.
@@ -43,7 +44,7 @@ impl CurveDesk {
             return Ok(false);
         }
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("curve").args(&self.model).arg("--out").arg(&self.dir);
+        command.arg("curve").args(&self.model).arg("--out").arg(&self.dir).args(&self.flags);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         *child = Some(command.spawn()?);
         Ok(true)

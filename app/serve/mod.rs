@@ -90,6 +90,16 @@ pub struct ServeArgs {
     /// Folder of the curve that the page shows and measures, as of `bd3 curve --out`
     #[arg(long, value_name = "DIR", default_value = "runs/curve", help_heading = "Model")]
     curve: PathBuf,
+    /// Flags of `bd3 curve` when the page measures one, as one text: '--judge FILE --samples 8'
+    #[arg(
+        long,
+        value_name = "FLAGS",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true,
+        help_heading = "Model"
+    )]
+    curve_flags: String,
     /// The name of the model in the API; default: that of its folder or file
     #[arg(long, value_name = "NAME", help_heading = "Model")]
     alias: Option<String>,
@@ -190,9 +200,8 @@ impl Served {
 
     /// Bytes of keys and values that a sample of this length may come to need, in all its caches.
     pub fn cache_bytes(&self, options: &SampleOptions, length: usize) -> usize {
-        let caches = 1 + usize::from(options.guidance > 0.0) + usize::from(options.revise.look_back().is_some());
         let positions = options.window.most(length, options.train_length).saturating_add(options.block);
-        positions.saturating_mul(caches).saturating_mul(self.bytes_per_position)
+        positions.saturating_mul(options.caches()).saturating_mul(self.bytes_per_position)
     }
 }
 
@@ -205,6 +214,8 @@ impl ServeArgs {
             }
             (None, None) => model.name.clone(),
         };
+        let flags: Vec<String> = self.curve_flags.split_whitespace().map(str::to_string).collect();
+        let of = crate::curve::length(&model, &flags)?;
         Ok(Served {
             template: model.find_chat_template()?,
             name,
@@ -217,7 +228,7 @@ impl ServeArgs {
                 time: Duration::from_secs(self.time_limit),
                 body: self.body_kb << 10,
             },
-            curve: CurveDesk::new(self.curve.clone(), self.model.clone(), crate::curve::length(&model)?),
+            curve: CurveDesk::new(self.curve.clone(), self.model.clone(), (flags, of)),
             guard: self.guard()?,
             bytes_per_position,
             numbers: AtomicU64::new(0),

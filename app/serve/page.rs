@@ -11,12 +11,41 @@ use super::routes::{no_path, not_spelled};
 /// A file's path, its kind, and its bytes.
 type File = (&'static str, &'static str, &'static [u8]);
 
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
 /// All of them.
-const FILES: &[File] = &[];
+const FILES: &[File] = &[
+    ("api.js", SCRIPT, include_bytes!("../web/api.js")),
+    ("canvas.css", CSS, include_bytes!("../web/canvas.css")),
+    ("canvas.js", SCRIPT, include_bytes!("../web/canvas.js")),
+    ("cells.js", SCRIPT, include_bytes!("../web/cells.js")),
+    ("curve.js", SCRIPT, include_bytes!("../web/curve.js")),
+    ("dom.js", SCRIPT, include_bytes!("../web/dom.js")),
+    ("hash.js", SCRIPT, include_bytes!("../web/hash.js")),
+    ("index.html", HTML, include_bytes!("../web/index.html")),
+    ("infill.js", SCRIPT, include_bytes!("../web/infill.js")),
+    ("main.js", SCRIPT, include_bytes!("../web/main.js")),
+    ("noise.js", SCRIPT, include_bytes!("../web/noise.js")),
+    ("player.js", SCRIPT, include_bytes!("../web/player.js")),
+    ("plot.js", SCRIPT, include_bytes!("../web/plot.js")),
+    ("race.js", SCRIPT, include_bytes!("../web/race.js")),
+    ("settings.js", SCRIPT, include_bytes!("../web/settings.js")),
+    ("stage.js", SCRIPT, include_bytes!("../web/stage.js")),
+    ("state.js", SCRIPT, include_bytes!("../web/state.js")),
+    ("style.css", CSS, include_bytes!("../web/style.css")),
+    ("text.js", SCRIPT, include_bytes!("../web/text.js")),
+    ("timeline.js", SCRIPT, include_bytes!("../web/timeline.js")),
+    ("tip.js", SCRIPT, include_bytes!("../web/tip.js")),
+    ("trace.js", SCRIPT, include_bytes!("../web/trace.js")),
+    ("views.css", CSS, include_bytes!("../web/views.css")),
+    ("write.js", SCRIPT, include_bytes!("../web/write.js")),
+];
 
 /// No script, style, picture or request but from here; no frame around it.
-const POLICY: &str = "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; base-uri 'none'; \
-                      form-action 'none'; frame-ancestors 'none'";
+const POLICY: &str =
+    "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// The page itself.
 pub async fn index() -> Result<impl IntoResponse, ApiError> {

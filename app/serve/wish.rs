@@ -102,13 +102,13 @@ impl Wish {
     /// The rest of the object `bd3`: flags of `bd3 sample`.
     pub fn take_flags(&mut self, mut bd3: Fields) -> Result<(), ApiError> {
         let known: Vec<String> = SampleArgs::flags_of_making().filter(|flag| !TOLD.contains(&flag.as_str())).collect();
-        for (name, value) in bd3.rest() {
+        for (name, value) in bd3.rest().into_iter().filter(|(_, value)| !value.is_null()) {
             let flag = name.replace('_', "-");
             if !known.contains(&flag) {
                 return Err(ApiError::unsupported(bd3.name(&name)));
             }
             match value {
-                Value::Null | Value::Bool(false) => {}
+                Value::Bool(false) => {}
                 Value::Bool(true) => self.flags.push(format!("--{flag}")),
                 Value::Number(number) => {
                     let whole = whole(&Value::Number(number.clone())).map(|whole| whole.to_string());

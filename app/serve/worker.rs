@@ -12,8 +12,8 @@ use super::Served;
 use super::queue::{Order, Task};
 use super::relay::Relay;
 
-/// Rows of a pass, at most: more would not make the products faster, and everybody waits for a pass.
-const MOST_ROWS: usize = 96;
+/// Rows of a pass, at most: more would not make the products faster (`bd3 bench pass --rows 16,32,64`), and everybody waits for a pass.
+const MOST_ROWS: usize = 32;
 
 /// A cache that nobody uses, and the bytes that it may hold.
 struct Idle {

@@ -19,21 +19,33 @@ GROUPS = [
         "--rule ancestral --steps 17 --revise remdm-conf",
         "--rule ancestral --steps 16 --revise remdm-loop --eta 0.1",
     ]),
+    (32, "--rule ancestral --steps 26", [
+        "--rule ancestral --steps 12 --revise corrector --revise-threshold 0.01",
+    ]),
     (8, "--rule confidence --steps 5", [
         "--rule confidence --steps 4 --revise remask --revise-threshold 0.1",
         "--rule confidence --steps 4 --revise edit --revise-threshold 0.9",
         "--rule confidence --steps 4 --revise edit --revise-threshold 0.3",
     ]),
+    (8, "--rule confidence --steps 6", [
+        "--rule confidence --steps 4 --revise corrector --revise-threshold 0.01",
+    ]),
     (8, "--rule confidence --steps 7", [
         "--rule confidence --steps 6 --revise remask --revise-threshold 0.1",
+        "--rule confidence --steps 4 --revise corrector --revise-threshold 0.05",
     ]),
     (8, "--rule ancestral --steps 24", [
         "--rule ancestral --steps 8 --revise edit --revise-threshold 0.3 --revise-rounds 2",
         "--rule ancestral --steps 12 --revise look-back",
+        "--rule ancestral --steps 6 --revise corrector --revise-threshold 0.01",
     ]),
     (4, "--rule first-hitting", [
         "--rule first-hitting --revise look-back",
         "--rule first-hitting --revise edit --revise-threshold 0.3 --revise-rounds 1",
+        "--rule first-hitting --revise corrector --revise-threshold 0.01",
+        "--rule first-hitting --revise corrector --revise-threshold 0.01 --revise-rounds 3",
+    ]),
+    (1, "--rule first-hitting", [
     ]),
 ]
 

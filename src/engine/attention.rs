@@ -15,14 +15,29 @@ pub const ROWS: usize = 8;
 /// Positions in a tile.
 const TILE: usize = 128;
 
+/// What a row sees of its lane's memory: all before `end`, and a stretch behind that, empty for most.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sight {
+    pub end: usize,
+    /// From, to.
+    pub own: (usize, usize),
+}
+
+impl Sight {
+    /// All before `end`.
+    pub fn before(end: usize) -> Self {
+        Self { end, own: (end, end) }
+    }
+}
+
 /// The rows of one tile and what they look at.
 pub struct Attention<'a> {
     /// Keys and values.
     pub head: &'a Head,
     /// The first row in memory that is seen.
     pub start: usize,
-    /// By row, the end of what it sees.
-    pub seen: &'a [usize],
+    /// By row.
+    pub seen: &'a [Sight],
     /// `[width][ROWS]`, scaled; rows beyond `seen.len()` do not matter.
     pub queries: &'a [f32],
     /// `[ROWS][width]`
@@ -51,13 +66,21 @@ impl Kernel for Attention<'_> {
 fn attend<S: Simd, K: Kept<N>, const R: usize, const N: usize>(s: S, mut a: Attention<'_>) {
     let width = a.head.width();
     let count = a.seen.len().min(R);
-    let end = a.seen.iter().copied().fold(0, usize::max);
+    let shared = a.seen.iter().map(|sight| sight.end).fold(0, usize::max);
+    let own =
+        a.seen.iter().filter(|sight| sight.own.0 < sight.own.1).map(|sight| sight.own.0).fold(usize::MAX, usize::min);
+    let end = a.seen.iter().map(|sight| sight.own.1).fold(shared, usize::max);
     let mut weights = [[0.0f32; TILE]; R];
     let (mut greatest, mut sums) = ([f32::NEG_INFINITY; R], [s.splat(0.0); R]);
     a.out.fill(0.0);
     // Tiles begin at whole panels.
     let mut tile = a.start / LANES * LANES;
     while tile < end {
+        if tile >= shared && tile + TILE <= own {
+            // Between what all see and what each sees alone lies nothing that counts.
+            tile += TILE;
+            continue;
+        }
         let panels = (end - tile).min(TILE).div_ceil(LANES);
         let mut panel = 0;
         while panel < panels {
@@ -100,14 +123,23 @@ fn soften<S: Simd>(
     (row, greatest, sums): (&mut [f32; TILE], &mut f32, &mut S::F),
 ) {
     let width = a.head.width();
-    // What lies before the start or beyond the end of what the row sees does not count.
-    let (from, to) = (a.start.saturating_sub(tile).min(TILE), a.seen[r].saturating_sub(tile).min(TILE));
-    if to <= from {
+    // What lies before the start, between the two stretches that the row sees, or beyond them does not count.
+    let within = |at: usize, least: usize| at.saturating_sub(tile).min(TILE).max(least);
+    let Sight { end, own } = a.seen[r];
+    let from = within(a.start, 0);
+    let to = within(end, from);
+    let again = within(own.0, to);
+    let last = within(own.1, again);
+    if to == from && last == again {
         row.fill(0.0);
         return;
     }
-    row[..from].fill(f32::NEG_INFINITY);
-    row[to..].fill(f32::NEG_INFINITY);
+    let blank = |row: &mut [f32; TILE], with: f32| {
+        for range in [0..from, to..again, last..TILE] {
+            row[range].fill(with);
+        }
+    };
+    blank(row, f32::NEG_INFINITY);
     let (vectors, _) = row.as_chunks_mut::<LANES>();
     let mut most = s.splat(*greatest);
     for vector in vectors.iter().take(panels) {
@@ -118,8 +150,7 @@ fn soften<S: Simd>(
         let weight = exp(s, s.sub(s.load(vector), s.splat(most)));
         s.store(weight, vector);
     }
-    row[..from].fill(0.0);
-    row[to..].fill(0.0);
+    blank(row, 0.0);
     if most != *greatest {
         let mut shrunk = [0.0; LANES];
         if *greatest != f32::NEG_INFINITY {

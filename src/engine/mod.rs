@@ -34,7 +34,7 @@ use weights::Weights;
 use crate::arch::{Arch, Objective};
 use crate::error::{Error, Result};
 use crate::format::Stored;
-use crate::pass::{Ask, Bias, Denoiser, Guide, Lane, Proposal};
+use crate::pass::{Ask, Bias, Denoiser, Guide, Lane, Place, Proposal};
 
 /// How an engine runs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -184,18 +184,21 @@ impl Engine {
     fn with_guides<'l>(&self, lanes: &'l mut [Lane<'_, KeyValues>]) -> Result<Flat<'l>> {
         let (mut all, mut guides, mut guided, mut asked) = (Vec::with_capacity(lanes.len()), Vec::new(), Vec::new(), 0);
         for lane in lanes {
-            let Lane { cache, store, open, ask, guide } = lane;
+            let Lane { cache, store, open, place, ask, guide } = lane;
             if let Some(Guide { cache, store, open: unguided, weight }) = guide {
                 if self.arch.objective == Objective::NextToken || unguided.len() != open.len() {
                     return Err(Error::Run(
                         "a guide opens the rows that its lane opens, of a model that fills masks".into(),
                     ));
                 }
+                if *place == Place::Beside {
+                    return Err(Error::Run("ids open beside stored ones: expected no guide, found one".into()));
+                }
                 guided.extend((asked..asked + ask.rows.len()).map(|row| (row, *weight)));
                 guides.push(Lane::new(&mut **cache, store, unguided, ask));
             }
             asked += ask.rows.len();
-            all.push(Lane::new(&mut **cache, store, open, ask));
+            all.push(Lane { place: *place, ..Lane::new(&mut **cache, store, open, ask) });
         }
         all.append(&mut guides);
         Ok((all, guided, asked))

@@ -7,7 +7,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::attention::{Attention, ROWS};
+use super::attention::{Attention, ROWS, Sight};
 use super::cache::{Head, KeyValues};
 use super::panel::{BLOCK, OUTPUTS};
 use super::plan::{Plan, Tiles};
@@ -178,7 +178,7 @@ impl Machine {
         self.team.each(out, ROWS * width, |number, out| {
             let tile = &cut.tiles[number];
             let mut queries = [0.0; ROWS * WIDEST_HEAD];
-            let mut seen = [0; ROWS];
+            let mut seen = [Sight::default(); ROWS];
             let mut numbers = [0.0; WIDEST_HEAD];
             for ((column, query), seen) in tile.queries.clone().enumerate().zip(&mut seen) {
                 let row = cut.rows[tile.first + query / group];

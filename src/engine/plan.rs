@@ -2,19 +2,21 @@
 
 use std::ops::Range;
 
-use super::attention::ROWS;
+use super::attention::{ROWS, Sight};
 use super::cache::KeyValues;
 use crate::arch::{Arch, Objective};
 use crate::error::{Error, Result};
-use crate::pass::{Cache, Lane};
+use crate::pass::{Cache, Lane, Place};
 
 /// The rows of one pass, lane by lane: first what is stored, then what is open.
 #[derive(Default)]
 pub struct Plan {
     /// By row.
     pub ids: Vec<u32>,
-    /// By row: its place in its lane's cache memory, and the end of what it sees there.
-    pub places: Vec<(usize, usize)>,
+    /// By row: its place in its lane's cache memory, and what it sees there.
+    pub places: Vec<(usize, Sight)>,
+    /// By row: where it stands in the text.
+    positions: Vec<usize>,
     /// Cosines by row, `[rows][rotary_dim / 2]`.
     pub cosines: Vec<f32>,
     /// Sines likewise.
@@ -67,14 +69,11 @@ impl Plan {
         if let Some(id) = self.ids.iter().find(|&&id| id as usize >= arch.vocab) {
             return Err(Error::Run(format!("id {id} is beyond the vocabulary of {}", arch.vocab)));
         }
-        for (lane, part) in lanes.iter().zip(&self.lanes) {
-            for row in part.rows.clone() {
-                let position = (lane.cache.end() + row - part.rows.start) as f32;
-                for frequency in frequencies {
-                    let (sine, cosine) = f64::from(position * frequency).sin_cos();
-                    self.cosines.push(cosine as f32);
-                    self.sines.push(sine as f32);
-                }
+        for &position in &self.positions {
+            for frequency in frequencies {
+                let (sine, cosine) = f64::from(position as f32 * frequency).sin_cos();
+                self.cosines.push(cosine as f32);
+                self.sines.push(sine as f32);
             }
         }
         let heads = (arch.kv_heads(), arch.heads / arch.kv_heads());
@@ -96,6 +95,7 @@ impl Plan {
     fn clear(&mut self) {
         self.ids.clear();
         self.places.clear();
+        self.positions.clear();
         self.cosines.clear();
         self.sines.clear();
         self.asked.clear();
@@ -108,16 +108,21 @@ impl Plan {
         if arch.objective == Objective::NextToken && block != 1 {
             return Err(Error::Run(format!("a next-token model stores blocks of 1, not of {block}")));
         }
+        if arch.objective == Objective::NextToken && lane.place == Place::Beside {
+            let expected = "expected a model that fills masks, found one that predicts the next token";
+            return Err(Error::Run(format!("ids open beside stored ones: {expected}")));
+        }
         if let Some(row) = lane.ask.rows.iter().find(|&&row| row >= lane.open.len()) {
             return Err(Error::Run(format!("row {row} is asked for, {} are open", lane.open.len())));
         }
         if !stored.is_multiple_of(block) {
             return Err(Error::Run(format!("{stored} ids to store are not whole blocks of {block}")));
         }
-        let end = lane.cache.span().1;
+        let (end, position) = (lane.cache.span().1, lane.cache.end());
         self.ids.extend(lane.store);
+        self.positions.extend(position..position + stored);
         // A stored row sees its own block and all before it.
-        self.places.extend((0..stored).map(|i| (end + i, end + (i / block + 1) * block)));
+        self.places.extend((0..stored).map(|i| (end + i, Sight::before(end + (i / block + 1) * block))));
         if arch.objective == Objective::NextToken {
             // A shifted model predicts the open position from the last stored one; a mask row means nothing to it.
             if !lane.ask.rows.is_empty() && (stored == 0 || lane.open.len() > 1) {
@@ -125,13 +130,35 @@ impl Plan {
             }
             self.asked.extend(lane.ask.rows.iter().map(|_| self.ids.len() - 1));
         } else {
-            let start = self.ids.len();
+            self.asked.extend(lane.ask.rows.iter().map(|row| self.ids.len() + row));
             self.ids.extend(lane.open);
-            let seen = end + stored + lane.open.len();
-            self.places.extend((0..lane.open.len()).map(|i| (end + stored + i, seen)));
-            self.asked.extend(lane.ask.rows.iter().map(|row| start + row));
+            self.open(lane, (end + stored, position + stored))?;
         }
         self.lanes.push(LanePlan { rows: first..self.ids.len() });
+        Ok(())
+    }
+}
+
+impl Plan {
+    /// Places of a lane's open rows; what it stores ends there, in memory and in the text.
+    fn open(&mut self, lane: &Lane<'_, KeyValues>, (place, position): (usize, usize)) -> Result<()> {
+        let (block, count) = (lane.cache.block(), lane.open.len());
+        if lane.place == Place::After {
+            self.positions.extend(position..position + count);
+            self.places.extend((place..place + count).map(|row| (row, Sight::before(place + count))));
+            return Ok(());
+        }
+        let stored = lane.store.len();
+        if !count.is_multiple_of(block) || count > stored {
+            let expected = format!("expected whole blocks of {block} and at most the {stored} ids that are stored");
+            return Err(Error::Run(format!("ids open beside stored ones: {expected}, found {count}")));
+        }
+        self.positions.extend(position - count..position);
+        self.places.extend((0..count).map(|i| {
+            let first = i / block * block;
+            let own = (place + first, place + first + block);
+            (place + i, Sight { end: place - count + first, own })
+        }));
         Ok(())
     }
 }

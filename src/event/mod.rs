@@ -114,7 +114,7 @@ pub enum Event {
         /// Its ids as they are now.
         ids: Vec<u32>,
     },
-    /// Positions of the open block changed in one pass; none in a pass that only stored, or read committed text again.
+    /// Positions of the open block changed in one pass; none in a pass that only stored, or read again and found nothing.
     Edited {
         /// The pass that led to it.
         pass: u64,

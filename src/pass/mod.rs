@@ -61,7 +61,7 @@ pub enum Nucleus {
 /// Which open rows to answer for, and how.
 #[derive(Clone, Debug)]
 pub struct Ask {
-    /// Rows of the open block, ascending, each below `open.len()`.
+    /// Rows of the open ids, ascending, each below `open.len()`.
     pub rows: Vec<usize>,
     /// One uniform number in [0, 1) per row: the draw.
     pub uniforms: Vec<f64>,
@@ -125,15 +125,28 @@ pub struct Proposal {
     pub alternatives: Vec<(u32, f64)>,
 }
 
+/// Where a lane's open ids stand. Either way they are not written to the cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// One block, directly after the stored ids. It sees the cache, the stored ids and itself.
+    #[default]
+    After,
+    /// Whole blocks, as many as they are, at the positions of the last stored blocks. Each sees the cache, the stored blocks before
+    /// its own, not the one in whose place it stands, and itself: training's noised half beside the clean one, so that one pass
+    /// scores many blocks of a text that is known. For models that fill masks, without a guide.
+    Beside,
+}
+
 /// One sequence in a pass.
 pub struct Lane<'a, C> {
     /// Keys and values of the blocks stored so far.
     pub cache: &'a mut C,
     /// Finished ids to store, in front of the open ones: whole blocks, directly after what the cache holds.
     pub store: &'a [u32],
-    /// The open block's ids, directly after the stored ones (may be empty: store only). They see the cache, the stored ids
-    /// and each other, and are not written to the cache.
+    /// The open ids (may be empty: store only).
     pub open: &'a [u32],
+    /// Where they stand.
+    pub place: Place,
     /// Which rows to answer for.
     pub ask: &'a Ask,
     /// Answers are led away from what another context would give.
@@ -154,9 +167,9 @@ pub struct Guide<'a, C> {
 }
 
 impl<'a, C> Lane<'a, C> {
-    /// A lane without a guide.
+    /// A lane without a guide, open after what is stored.
     pub fn new(cache: &'a mut C, store: &'a [u32], open: &'a [u32], ask: &'a Ask) -> Self {
-        Self { cache, store, open, ask, guide: None }
+        Self { cache, store, open, place: Place::After, ask, guide: None }
     }
 
     /// Rows that a pass computes for it.

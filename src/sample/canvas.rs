@@ -13,6 +13,8 @@ pub struct Canvas {
     base: usize,
     block: usize,
     mask_id: u32,
+    /// Nothing is written from this position on.
+    end: usize,
 }
 
 impl Canvas {
@@ -20,7 +22,12 @@ impl Canvas {
     pub fn new(given: &[u32], block: usize, mask_id: u32) -> Self {
         let known = given.iter().position(|&id| id == mask_id).unwrap_or(given.len());
         let text = given[..known].to_vec();
-        Self { given: given.to_vec(), text, draft: Draft::default(), base: 0, block, mask_id }
+        Self { given: given.to_vec(), text, draft: Draft::default(), base: 0, block, mask_id, end: usize::MAX }
+    }
+
+    /// Only the gaps of the given ids are filled; what comes after them in the last block stays masked.
+    pub fn end_with_given(&mut self) {
+        self.end = self.given.len();
     }
 
     /// Opens the block that holds the first position not committed. It has full size, as in training: ids that are committed
@@ -28,7 +35,8 @@ impl Canvas {
     pub fn open_next(&mut self) {
         let start = self.next_start();
         let id = |p: usize| self.text.get(p).or(self.given.get(p)).copied().unwrap_or(self.mask_id);
-        self.draft = Draft::new(start, (start..start + self.block).map(id).collect(), self.mask_id);
+        let ids = (start..start + self.block).map(id).collect();
+        self.draft = Draft::new(start, ids, self.mask_id).ending(self.end.saturating_sub(start));
     }
 
     /// Where the next block will start.

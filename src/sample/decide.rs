@@ -73,6 +73,33 @@ impl<C: Cache> Sampler<C> {
         }
     }
 
+    /// Takes the answer of a reading of the open block.
+    pub(super) fn read(&mut self, proposals: &[Proposal], sink: &mut impl Sink) -> Result<()> {
+        let Some(read) = self.proof.as_ref().and_then(|proof| proof.read(proposals)) else {
+            self.emit(&Event::Edited { pass: self.passes, edits: Vec::new() }, sink);
+            return Ok(());
+        };
+        self.status = Status::Running;
+        let edits = self.correct(&read)?;
+        self.emit(&Event::Edited { pass: self.passes, edits }, sink);
+        self.advance(sink);
+        Ok(())
+    }
+
+    /// The edits that follow from it: unlikely tokens become masks, and the rule begins anew with them.
+    fn correct(&mut self, read: &[Proposal]) -> Result<Vec<Edit>> {
+        let draft = self.canvas.draft_mut();
+        read.iter().for_each(|proposal| draft.rescored(proposal.row, proposal.standing as f32));
+        let changes = self.reviser.correct(draft, read).into_iter();
+        let mut edits = changes.map(|change| draft.change(change, 0.0)).collect::<Result<Vec<Edit>>>()?;
+        self.clock = Clock::new(edits.len()).of_block(self.options.block);
+        if let (Some(first), Some(proof)) = (edits.first(), &mut self.proof) {
+            proof.forget(first.position, &self.canvas);
+        }
+        self.report(&mut edits, read);
+        Ok(edits)
+    }
+
     /// Takes the answer of a look at committed text.
     pub(super) fn look(&mut self, proposals: &[Proposal], sink: &mut impl Sink) -> Result<()> {
         let Some(watch) = &mut self.watch else { return Ok(()) };

@@ -24,6 +24,23 @@ impl Draft {
         Self { mask_id, start, ids, fixed, probs }
     }
 
+    /// Rows from `end` on stay as they are, masks too: the text ends before them.
+    pub fn ending(mut self, end: usize) -> Self {
+        self.fixed.iter_mut().skip(end).for_each(|fixed| *fixed = true);
+        self
+    }
+
+    /// Its ids up to the end of the text.
+    pub fn wanted(&self) -> &[u32] {
+        let cut = self.ids.iter().zip(&self.fixed).position(|(&id, &fixed)| fixed && id == self.mask_id);
+        &self.ids[..cut.unwrap_or(self.ids.len())]
+    }
+
+    /// Do rows past the end hold masks?
+    pub fn is_cut(&self) -> bool {
+        self.wanted().len() < self.ids.len()
+    }
+
     /// Absolute position of its first row.
     pub fn start(&self) -> usize {
         self.start
@@ -54,9 +71,9 @@ impl Draft {
         self.probs[row] = prob;
     }
 
-    /// Masked rows, ascending.
+    /// Masked rows that are to be filled, ascending.
     pub fn masked(&self) -> Vec<usize> {
-        (0..self.ids.len()).filter(|&row| self.ids[row] == self.mask_id).collect()
+        (0..self.ids.len()).filter(|&row| self.ids[row] == self.mask_id && !self.fixed[row]).collect()
     }
 
     /// Rows that hold a token and may change, ascending.
@@ -146,6 +163,9 @@ mod tests {
         ] {
             assert!(change(&mut draft, row, kind, token).is_err(), "{row} {kind:?}");
         }
+        let mut cut = Draft::new(4, vec![3, M, M, M], M).ending(2);
+        assert_eq!((cut.masked(), cut.is_cut(), draft.is_cut()), (vec![1], true, false));
+        assert!(change(&mut cut, 2, EditKind::Fill, 5).is_err());
         let mut tail = Draft::new(0, vec![M, M, 4], M);
         assert!(change(&mut tail, 0, EditKind::Insert, M).is_err());
     }

@@ -10,6 +10,7 @@ mod infill;
 mod look_back;
 pub mod official;
 mod options;
+mod proof;
 pub mod revise;
 pub mod rule;
 mod step;

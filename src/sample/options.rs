@@ -84,6 +84,12 @@ impl SampleOptions {
         Ok(length)
     }
 
+    /// How many caches a sample holds: its own, a guide's, and one for a revision that reads committed text or blocks at another size.
+    pub fn caches(&self) -> usize {
+        let reads = matches!(self.revise, Revise::LookBack(_) | Revise::Corrector(_));
+        1 + usize::from(self.guidance > 0.0) + usize::from(reads)
+    }
+
     /// Leaves behind what a window does not show beside the next block; true where that is anything.
     pub(super) fn narrow(&self, canvas: &mut Canvas) -> bool {
         let Self { window, block, train_length, .. } = *self;

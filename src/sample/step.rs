@@ -11,9 +11,10 @@ use crate::rng::Rng;
 
 use super::guide::Unguided;
 use super::look_back::Watch;
+use super::proof::Proof;
 use super::revise::Reviser;
 use super::rule::{Clock, hurry};
-use super::{Canvas, Draft, SampleOptions, Window};
+use super::{Canvas, Draft, Revise, SampleOptions, Window};
 
 /// One sample while it is made.
 pub struct Sampler<C> {
@@ -32,13 +33,14 @@ pub struct Sampler<C> {
     pub(super) until: usize,
     pub(super) guide: Option<Unguided<C>>,
     pub(super) watch: Option<Watch<C>>,
+    pub(super) proof: Option<Proof<C>>,
     pub(super) passes: u64,
     pub(super) status: Status,
 }
 
-/// Ids that are stored in one pass, at most, or one block. More would not make the products faster, and a sink is heard between
-/// two pieces.
-const PIECE: usize = 256;
+/// Ids that are stored in one pass, at most, or one block. More would not make the products faster (`bd3 bench pass --rows 16,32,64,256`),
+/// and between two pieces a sink is heard and others have their turn.
+const PIECE: usize = 64;
 
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Status {
@@ -47,6 +49,8 @@ pub(super) enum Status {
     Running,
     /// Committed text is scored again.
     Looking,
+    /// The open block is read at block size 1.
+    Reading,
     /// The sink asked to stop.
     Interrupted,
     /// The text is cut to this length.
@@ -106,12 +110,18 @@ impl<C: Cache> Sampler<C> {
         let length = options.check(prompt, mask_id)?;
         let mut canvas = Canvas::new(prompt, options.block, mask_id);
         options.narrow(&mut canvas);
+        if options.max_new == 0 {
+            canvas.end_with_given();
+        }
         let mut cache = caches(options.block);
         // A guide stores what its lane stores, so that neither may be ahead.
         cache.keep_equal(if options.guidance > 0.0 { &[] } else { options.kept(&canvas) });
         cache.reserve(options.window.most(length, options.train_length));
         let guide = (options.guidance > 0.0).then(|| Unguided::new(options.guidance, caches(options.block)));
         let watch = options.revise.look_back().map(|how| Watch::new(how, caches(how.window), &canvas));
+        let most = options.window.most(length + options.block, options.train_length);
+        let reads = matches!(options.revise, Revise::Corrector(_));
+        let proof = reads.then(|| Proof::new(caches(1), &canvas, most));
         Ok(Self {
             canvas,
             cache,
@@ -124,6 +134,7 @@ impl<C: Cache> Sampler<C> {
             until: 0,
             guide,
             watch,
+            proof,
             passes: 0,
             status: Status::New,
             options,
@@ -135,13 +146,14 @@ impl<C: Cache> Sampler<C> {
         if self.status == Status::New {
             self.begin(sink);
         }
-        match (self.status, &mut self.watch) {
-            (Status::Interrupted, _) => {
+        match (self.status, &mut self.watch, &mut self.proof) {
+            (Status::Interrupted, ..) => {
                 self.canvas.commit_known();
                 self.finish(Reason::Interrupted, self.canvas.text().len().min(self.limit()), sink);
             }
-            (Status::Looking, Some(watch)) => watch.plan(&self.canvas, PIECE, self.options.shown()),
-            (Status::Running, _) => self.plan_block(),
+            (Status::Looking, Some(watch), _) => watch.plan(&self.canvas, PIECE, self.options.shown()),
+            (Status::Reading, _, Some(proof)) => proof.plan(&self.canvas, PIECE, &self.options),
+            (Status::Running, ..) => self.plan_block(),
             _ => {}
         }
     }
@@ -193,8 +205,10 @@ impl<C: Cache> Sampler<C> {
     /// The lane of the next pass, as planned.
     pub fn lane(&mut self) -> Lane<'_, C> {
         let asks = self.asks();
-        if let Some(watch) = self.watch.as_mut().filter(|_| self.status == Status::Looking) {
-            return watch.lane(&self.canvas);
+        match (self.status, &mut self.watch, &mut self.proof) {
+            (Status::Looking, Some(watch), _) => return watch.lane(&self.canvas),
+            (Status::Reading, _, Some(proof)) => return proof.lane(),
+            _ => {}
         }
         let stored = self.canvas.base() + self.cache.end();
         let store = &self.canvas.text()[stored..self.until];
@@ -209,13 +223,18 @@ impl<C: Cache> Sampler<C> {
     /// When the proposals are not what was asked for.
     pub fn apply(&mut self, proposals: &[Proposal], sink: &mut impl Sink) -> Result<()> {
         self.passes += 1;
-        let looked = self.watch.as_ref().filter(|_| self.status == Status::Looking);
-        let asked = looked.map_or(&self.ask, Watch::ask);
+        let asked = match (self.status, &self.watch, &self.proof) {
+            (Status::Looking, Some(watch), _) => watch.ask(),
+            (Status::Reading, _, Some(proof)) => proof.ask(),
+            _ => &self.ask,
+        };
         if !proposals.iter().map(|proposal| proposal.row).eq(asked.rows.iter().copied()) {
             return Err(Error::Run("the model answered other rows than it was asked for".into()));
         }
-        if self.status == Status::Looking {
-            return self.look(proposals, sink);
+        match self.status {
+            Status::Looking => return self.look(proposals, sink),
+            Status::Reading => return self.read(proposals, sink),
+            _ => {}
         }
         let decides = self.asks();
         let edits = if decides { self.decide(proposals)? } else { Vec::new() };
@@ -229,7 +248,7 @@ impl<C: Cache> Sampler<C> {
     /// Ends it between two passes, with the text so far: as a sink does that asks to stop. Nothing where it is done.
     pub fn stop(&mut self, sink: &mut impl Sink) {
         // A sink that has asked to stop was heard, but nothing was planned since.
-        if matches!(self.status, Status::Running | Status::Looking | Status::Interrupted) {
+        if self.is_live() || self.status == Status::Interrupted {
             self.status = Status::Interrupted;
             self.plan(sink);
         }
@@ -293,6 +312,11 @@ impl<C: Cache> Sampler<C> {
     /// (a prompt's, between two gaps) need no pass.
     pub(super) fn advance(&mut self, sink: &mut impl Sink) {
         while self.reason().is_none() && self.reviser.is_settled(self.canvas.draft()) {
+            if self.canvas.draft().is_cut() {
+                // The text ends inside this block, which so never becomes whole.
+                self.canvas.commit_known();
+                return self.finish(Reason::Length, self.limit(), sink);
+            }
             let (start, ids) = (self.canvas.draft().start(), self.canvas.draft().ids().to_vec());
             self.canvas.commit();
             self.emit(&Event::BlockCommitted { start, ids }, sink);
@@ -304,6 +328,9 @@ impl<C: Cache> Sampler<C> {
                 return;
             }
             self.open_or_finish(sink);
+        }
+        if self.status == Status::Running && self.reviser.reads(self.canvas.draft()) {
+            self.status = Status::Reading;
         }
     }
 
@@ -323,6 +350,7 @@ impl<C: Cache> Sampler<C> {
         if self.options.window == Window::Recompute && self.options.narrow(&mut self.canvas) {
             self.cache.truncate(0);
             self.watch.iter_mut().for_each(Watch::restart);
+            self.proof.iter_mut().for_each(Proof::restart);
             self.guide.iter_mut().for_each(|guide| guide.truncate(0));
         }
         self.canvas.open_next();
@@ -341,9 +369,13 @@ impl<C: Cache> Sampler<C> {
     }
 
     pub(super) fn emit(&mut self, event: &Event, sink: &mut impl Sink) {
-        if !sink.event(event) && matches!(self.status, Status::Running | Status::Looking) {
+        if !sink.event(event) && self.is_live() {
             self.status = Status::Interrupted;
         }
+    }
+
+    fn is_live(&self) -> bool {
+        matches!(self.status, Status::Running | Status::Looking | Status::Reading)
     }
 
     /// Does the planned pass score the open block, or only store?

@@ -1,7 +1,7 @@
 //! Many samples over one model, each with its own length, block size and place: who takes part in the next pass. A pass computes a
-//! bounded number of rows, so that nobody waits long for it; the sample that has had the fewest rows is the first to take part, as in
-//! fair queueing (Demers, Keshav and Shenker 1989). So a short request that comes behind long ones is answered at its own pace, a long
-//! prompt is stored between other samples' passes, and nobody starves. What a sample writes does not depend on any of this.
+//! bounded number of rows, so that nobody waits long for it. Newcomers come first until they have had a few rows, then whoever has had
+//! the fewest, as in fair queueing (Demers, Keshav and Shenker 1989): a short request behind long ones is answered soon, a long prompt is
+//! stored between other samples' passes, and nobody starves. What a sample writes does not depend on any of this.
 
 use super::Sampler;
 use crate::error::{Error, Result};
@@ -12,13 +12,18 @@ use crate::pass::{Cache, Denoiser};
 pub struct Turns<C, S> {
     runs: Vec<Run<C, S>>,
     most: usize,
+    /// Rows that somebody would have had by now who had been there all the time.
+    now: usize,
+    passes: u64,
 }
 
 struct Run<C, S> {
     sampler: Sampler<C>,
     sink: S,
-    /// Rows it has had, or would have had if it had come earlier.
-    had: u64,
+    /// Rows it has had, and those it would have had if it had been there from the beginning.
+    had: usize,
+    /// Of these, its own.
+    own: usize,
     /// Rows of its next pass, where that is planned.
     rows: Option<usize>,
 }
@@ -42,16 +47,20 @@ pub struct Turn {
     pub rows: usize,
 }
 
+/// Rows of a sample that come before those of others: its first block, mostly.
+const OWED: usize = 128;
+/// Every so many passes newcomers are not preferred, so that a stream of them does not hold up the others.
+const FAIR: u64 = 4;
+
 impl<C: Cache, S: Sink> Turns<C, S> {
     /// Nobody yet. `most`: rows in a pass, unless a single sample wants more.
     pub fn new(most: usize) -> Self {
-        Self { runs: Vec::new(), most }
+        Self { runs: Vec::new(), most, now: 0, passes: 0 }
     }
 
-    /// A new sample, which has had as much as the one that has had the least.
+    /// A new sample.
     pub fn add(&mut self, sampler: Sampler<C>, sink: S) {
-        let had = self.runs.iter().map(|run| run.had).min().unwrap_or(0);
-        self.runs.push(Run { sampler, sink, had, rows: None });
+        self.runs.push(Run { sampler, sink, had: self.now, own: 0, rows: None });
     }
 
     /// Samples that are not done.
@@ -84,7 +93,10 @@ impl<C: Cache, S: Sink> Turns<C, S> {
         }
         let mut ended = self.take(|run| run.rows.is_none());
         let taking_part = self.whose_turn();
+        let company = self.runs.len().max(1);
         let turn = Turn { lanes: taking_part, rows: self.runs[..taking_part].iter().filter_map(|run| run.rows).sum() };
+        self.now += turn.rows.div_ceil(company);
+        self.passes += 1;
         if taking_part > 0
             && let Err(error) = together(model, &mut self.runs[..taking_part])
         {
@@ -97,7 +109,8 @@ impl<C: Cache, S: Sink> Turns<C, S> {
 
     /// Moves those that take part to the front; how many.
     fn whose_turn(&mut self) -> usize {
-        self.runs.sort_by_key(|run| run.had);
+        let fair = self.passes.is_multiple_of(FAIR);
+        self.runs.sort_by_key(|run| (!fair && run.own >= OWED, run.had));
         let (mut count, mut rows) = (0, 0);
         for index in 0..self.runs.len() {
             let more = self.runs[index].rows.unwrap_or(0);
@@ -127,7 +140,8 @@ fn together<D: Denoiser, S: Sink>(model: &D, runs: &mut [Run<D::Cache, S>]) -> R
         return Err(Error::Run(format!("the model answered {} lanes of {}", answers.len(), runs.len())));
     }
     for (run, proposals) in runs.iter_mut().zip(&answers) {
-        run.had += run.rows.take().unwrap_or(0) as u64;
+        let rows = run.rows.take().unwrap_or(0);
+        (run.had, run.own) = (run.had + rows, run.own + rows);
         run.sampler.apply(proposals, &mut run.sink)?;
     }
     Ok(())

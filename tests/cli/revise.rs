@@ -14,6 +14,7 @@ fn each_revision_does_what_its_name_says() {
     let path = dir.path().join("t.jsonl").to_str().unwrap().to_string();
     for (flags, kind, why) in [
         (&["--revise", "remask", "--revise-threshold", "0.5"][..], "remask", "unlikely"),
+        (&["--block", "8", "--revise", "corrector", "--revise-threshold", "0.1"], "remask", "unlikely"),
         (&["--block", "8", "--revise", "edit", "--revise-threshold", "0.3"], "revise", "better"),
         (&["--revise", "look-back", "--revise-threshold", "0.2"], "retracted", "unlikely"),
         (&["--rule", "ancestral", "--steps", "8", "--block", "8", "--revise", "remdm-cap"], "remask", "schedule"),
@@ -40,6 +41,10 @@ fn a_revision_that_a_model_or_a_flag_does_not_support_is_refused() {
     refused(&["sample", "--revise", "look-back", "--look-window", "64"], &["--look-window", "one of [8, 32]"]);
     refused(&["sample", "--revise", "look-back", "--block", "256"], &["look-back", "256"]);
     refused(&["sample", "--revise", "remask", "--revise-threshold", "2"], &["--revise-threshold", "(0, 1]"]);
+    refused(&["sample", "--revise", "corrector", "--block", "1"], &["--block", "at least 2"]);
+    refused(&["sample", "--revise", "corrector", "--revise-threshold", "0"], &["--revise-threshold"]);
+    refused(&["sample", "--revise", "corrector", "--passes", "3"], &["budget of a block"]);
+    refused(&["sample", &plain, "--revise", "corrector"], &["--revise corrector", "trained at block size 1"]);
     refused(&["sample", "--revise-rounds", "3"], &["--revise"]);
     refused(&["sample", "--revise", "remask", "--passes", "3"], &["budget of a block"]);
 }

@@ -2,6 +2,7 @@
 //! whatever the instructions; a cache cut, dropped and taken over is as good as a fresh one; quantised arithmetic stays near the
 //! exact one; proposals are those of their definition; a loaded machine slows a decode, and no more.
 
+mod beside;
 mod lanes;
 
 use std::hint::black_box;

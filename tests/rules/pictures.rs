@@ -1,8 +1,11 @@
 //! Each rule and each revision as a picture: a block as text, `_` for a mask, after every pass.
 
-use bd3::event::Why;
+use bd3::event::{EditKind, Why};
 use bd3::pass::Proposal;
 use bd3::rng::Rng;
+use bd3::sample::Draft;
+use bd3::sample::revise::Change;
+use bd3::sample::revise::corrector::unlikely;
 use bd3::sample::revise::edit::{Editing, Seen, edits};
 use bd3::sample::revise::indel::{Indel, Outcome, State, apply};
 use bd3::sample::revise::remdm::{Phase, Row, Spread, Strength, remask};
@@ -183,4 +186,26 @@ fn what_is_not_accepted_becomes_noise() {
     changes.iter().for_each(|change| after[change.row] = change.token);
     assert_eq!(text(&after), "cxtvuy");
     assert_eq!(changes.len(), 5, "the last row is y before and after");
+}
+
+#[test]
+fn what_is_unlikely_from_left_to_right_becomes_a_mask() {
+    for (opened, full, tenths, after) in [
+        ("______", "catsup", "915181", "c_t_u_"),
+        ("ca____", "catsup", "115181", "cat_u_"),
+        ("______", "catsup", "999999", "catsup"),
+        ("___sup", "catsup", "222000", "___sup"),
+    ] {
+        let mut draft = Draft::new(8, ids(opened), MASK);
+        for (row, &token) in ids(full).iter().enumerate().filter(|(row, _)| ids(opened)[*row] == MASK) {
+            draft.change(Change { row, kind: EditKind::Fill, token, why: Why::Rule }, 0.0).unwrap();
+        }
+        let read = proposals(&"?".repeat(6), tenths).into_iter();
+        let read: Vec<Proposal> = read.map(|p| Proposal { standing: p.raw_prob, ..p }).collect();
+        for change in unlikely(&draft, &read, 0.5) {
+            assert_eq!((change.kind, change.why), (EditKind::Remask, Why::Unlikely));
+            draft.change(change, 0.0).unwrap();
+        }
+        assert_eq!(text(draft.ids()), after);
+    }
 }

@@ -45,11 +45,13 @@ fn different() -> Vec<Value> {
         .collect()
 }
 
+/// The choices but for their passes: what is stored already need not be stored again.
 fn choices(server: &Server, body: &Value) -> Value {
-    let mut choice = server.complete(body)["choices"].clone();
-    // Under a look-back passes may be waited for, never counted otherwise; they stay.
-    choice[0]["usage"] = Value::Null;
-    choice
+    let mut choices = server.complete(body)["choices"].clone();
+    for choice in choices.as_array_mut().unwrap() {
+        assert!(choice["bd3"].as_object_mut().unwrap().remove("passes").is_some());
+    }
+    choices
 }
 
 fn together(server: &Server, bodies: &[Value]) -> Vec<Value> {
@@ -76,7 +78,7 @@ fn company_changes_no_bit_of_a_text() {
         bodies.iter().map(|body| choices(&server, body)).collect()
     };
     let server = Server::start(&["--lanes", "12"]);
-    for round in 0..3 {
+    for round in 0..2 {
         for (index, (found, expected)) in together(&server, &bodies).iter().zip(&alone).enumerate() {
             assert_eq!(found, expected, "round {round}: {}", bodies[index]);
         }

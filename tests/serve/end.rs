@@ -13,7 +13,7 @@ use super::{Server, serve};
 const SOON: Duration = Duration::from_secs(10);
 
 fn long() -> Value {
-    json!({ "prompt": "Once", "max_tokens": 4000, "seed": 1, "temperature": 1.5, "logit_bias": { "4093": -100 }, "bd3": { "block": 256 } })
+    json!({ "prompt": "Once", "max_tokens": 4000, "seed": 1, "temperature": 1.5, "logit_bias": { "4093": -100 }, "bd3": { "block": 256, "events": true } })
 }
 
 fn refused(flags: &[&str]) -> String {
@@ -43,35 +43,33 @@ fn a_port_that_is_taken_and_an_address_without_a_key_are_refused() {
 
 #[test]
 fn a_signal_lets_streams_end_in_order() {
-    for signal in ["-TERM", "-INT"] {
-        let mut server = Server::start(&["--lanes", "2"]);
-        let streams: Vec<_> = (0..2).map(|_| server.stream("/v1/completions", &long())).collect();
-        let short = server.stream("/v1/completions", &json!({ "prompt": "The", "max_tokens": 4, "seed": 1 }));
-        server.wait_for("bd3_lanes", 2.0);
-        let whole = Wire::open(server.address);
-        whole.send(&request("POST", "/v1/completions", &[], Some(long().to_string().as_bytes())));
-        server.wait_for("bd3_waiting", 2.0);
-        let start = Instant::now();
-        server.signal(signal);
-        // Who waited is told at once, who was under way has what is there, and how it ended.
-        let waited: Vec<String> = short.collect();
-        assert!(waited[0].contains("shutting_down"), "{waited:?}");
-        let mut whole = whole;
-        let reply = whole.reply("POST").unwrap();
-        assert_eq!((reply.status, &reply.error()["code"]), (503, &json!("shutting_down")));
-        for stream in streams {
-            let events: Vec<String> = stream.collect();
-            assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
-            let last: Value = serde_json::from_str(&events[events.len() - 2]).unwrap();
-            assert_eq!(
-                (&last["choices"][0]["finish_reason"], &last["bd3"]["reason"]),
-                (&json!("length"), &json!("interrupted"))
-            );
-        }
-        let status = server.ended(SOON);
-        assert_eq!(status.code(), Some(0), "after {:?}", start.elapsed());
-        assert!(Wire::try_open(server.address).is_err());
+    let mut server = Server::start(&["--lanes", "2"]);
+    let streams: Vec<_> = (0..2).map(|_| server.stream("/v1/completions", &long())).collect();
+    let short = server.stream("/v1/completions", &json!({ "prompt": "The", "max_tokens": 4, "seed": 1 }));
+    server.wait_for("bd3_lanes", 2.0);
+    let whole = Wire::open(server.address);
+    whole.send(&request("POST", "/v1/completions", &[], Some(long().to_string().as_bytes())));
+    server.wait_for("bd3_waiting", 2.0);
+    let start = Instant::now();
+    server.signal("-TERM");
+    // Who waited is told at once, who was under way has what is there, and how it ended.
+    let waited: Vec<String> = short.collect();
+    assert!(waited[0].contains("shutting_down"), "{waited:?}");
+    let mut whole = whole;
+    let reply = whole.reply("POST").unwrap();
+    assert_eq!((reply.status, &reply.error()["code"]), (503, &json!("shutting_down")));
+    for stream in streams {
+        let events: Vec<String> = stream.collect();
+        assert_eq!(events.last().map(String::as_str), Some("[DONE]"));
+        let last: Value = serde_json::from_str(&events[events.len() - 2]).unwrap();
+        assert_eq!(
+            (&last["choices"][0]["finish_reason"], &last["bd3"]["reason"]),
+            (&json!("length"), &json!("interrupted"))
+        );
     }
+    let status = server.ended(SOON);
+    assert_eq!(status.code(), Some(0), "after {:?}", start.elapsed());
+    assert!(Wire::try_open(server.address).is_err());
 }
 
 #[test]

@@ -79,11 +79,9 @@ fn every_field_refuses_what_is_not_its_own() {
     assert!(server.is_well());
 }
 
-#[test]
-fn what_does_not_go_together_is_named() {
-    let server = Server::shared();
-    let mask = server.get("/bd3/model").json()["mask"].clone();
-    let cases = [
+/// What can't be followed, and the field that is named.
+fn wrong() -> Vec<(Value, &'static str)> {
+    vec![
         (json!({ "promt": "x" }), "promt"),
         (json!({ "bd3": { "blok": 4 } }), "bd3.blok"),
         (json!({ "bd3": { "temperature": 1 } }), "bd3.temperature"),
@@ -112,6 +110,12 @@ fn what_does_not_go_together_is_named() {
         (json!({ "temperature": -0.1 }), "temperature"),
         (json!({ "top_p": 0 }), "top_p"),
         (json!({ "top_p": 1.5 }), "top_p"),
+    ]
+}
+
+/// The same of gaps and of the flags of `bd3 sample`.
+fn wrong_flags() -> Vec<(Value, &'static str)> {
+    vec![
         (json!({ "suffix": "x", "prompt": ["a"] }), "prompt"),
         (json!({ "bd3": { "gap": [1, 2] } }), "bd3.gap"),
         (json!({ "suffix": "x", "bd3": { "gap": [3, 2] } }), "bd3.gap"),
@@ -137,20 +141,26 @@ fn what_does_not_go_together_is_named() {
         (json!({ "bd3": { "passes": 0 } }), "bd3.passes"),
         (json!({ "bd3": { "revise": "edit", "revise_threshold": 7 } }), "bd3.revise_threshold"),
         (json!({ "bd3": { "eta": 0.5 } }), "bd3"),
-    ];
-    let mut wrong = Vec::new();
-    for (mut body, param) in cases {
+    ]
+}
+
+#[test]
+fn what_does_not_go_together_is_named() {
+    let server = Server::shared();
+    let mut amiss = Vec::new();
+    for (mut body, param) in wrong().into_iter().chain(wrong_flags()) {
         if body["prompt"].is_null() && body["bd3"]["infill"].is_null() && body["suffix"].is_null() {
             body["prompt"] = json!("Once");
         }
         let reply = server.post(PATH, &body);
         let told = reply.json()["error"].clone();
         if reply.status != 400 || told["param"] != param {
-            wrong.push(format!("{} for {param}: {:.200} -> {:.200}", reply.status, body.to_string(), told.to_string()));
+            amiss.push(format!("{} for {param}: {:.200} -> {:.200}", reply.status, body.to_string(), told.to_string()));
         }
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(amiss.is_empty(), "{}", amiss.join("\n"));
     // A mask cannot be the first id, behind the beginning of the text it can.
+    let mask = server.get("/bd3/model").json()["mask"].clone();
     server.complete(&json!({ "prompt": [mask], "max_tokens": 0 }));
     for (path, body, param) in [
         ("/bd3/noise", json!({ "text": "" }), Some("text")),

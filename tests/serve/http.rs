@@ -85,11 +85,6 @@ impl Wire {
         }
     }
 
-    /// From now on an answer is not waited for long: one that must come is there soon.
-    pub fn end_of_patience(&self) {
-        self.stream.get_ref().set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    }
-
     /// Says that nothing more is sent.
     pub fn end(&self) {
         let _ = self.stream.get_ref().shutdown(Shutdown::Write);

@@ -183,7 +183,9 @@ fn a_crowd_of_clients_for_a_while() {
     );
     assert!(wrong.is_empty(), "{} wrong, the first: {:.600}", wrong.len(), wrong[0]);
     assert!(whole > 20 && streams > 5 && left > 5, "{whole} {streams} {left}");
-    assert!(late / warm < 1.05, "memory grew from {warm} to {late} bytes");
+    // A short run does not get warm: caches that are kept for later grow to the longest texts.
+    let most = if seconds < 60 { 1.2 } else { 1.05 };
+    assert!(late / warm < most, "memory grew from {warm} to {late} bytes");
     // Everybody is gone, and so is their work.
     server.wait_for("bd3_lanes", 0.0);
     server.wait_for("bd3_waiting", 0.0);

@@ -45,13 +45,20 @@ impl Server {
 
     fn of(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
-        let mut notes = BufReader::new(child.stderr.take().unwrap());
+        let notes = BufReader::new(child.stderr.take().unwrap());
+        let mut server = Self { child, address: ([127, 0, 0, 1], 0).into(), notes };
+        server.address = server.listens_at();
+        server
+    }
+
+    /// The address that it notes once it listens.
+    fn listens_at(&mut self) -> SocketAddr {
         loop {
             let mut line = String::new();
-            assert!(notes.read_line(&mut line).unwrap() > 0, "the server ended instead of listening");
+            assert!(self.notes.read_line(&mut line).unwrap() > 0, "the server ended instead of listening");
             let address = line.strip_prefix("http://").and_then(|line| line.split('/').next()?.parse().ok());
             if let Some(address) = address {
-                return Self { child, address, notes };
+                return address;
             }
         }
     }
@@ -197,7 +204,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let _ = self.notes.get_ref();
     }
 }
 

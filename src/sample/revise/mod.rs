@@ -1,6 +1,7 @@
 //! Revision: what happens to rows that are known already. One published idea is one pure function from (block, proposals, random
 //! numbers) to a list of [`Change`]s; nothing here knows a model or where in the text the block stands.
 
+pub mod corrector;
 pub mod edit;
 pub mod indel;
 mod remask;
@@ -14,6 +15,7 @@ use super::{Budget, LookBack, Rule, SampleOptions};
 use crate::error::{Error, Result};
 use crate::event::{EditKind, Why};
 
+use corrector::Corrector;
 use edit::Editing;
 pub use remask::remask;
 use remdm::{Phase, Spread, Strength};
@@ -58,6 +60,8 @@ pub enum Revise {
     },
     /// Known tokens become likelier ones: see [`edit`]. Models that were trained with corrupted visible tokens.
     Edit(Editing),
+    /// A full block is read at block size 1, and its unlikely tokens are drawn again: see [`corrector`]. Models trained at that size.
+    Corrector(Corrector),
     /// Committed text is scored at a larger block size and taken back where it has become unlikely. Models trained at that size.
     LookBack(LookBack),
 }
@@ -86,6 +90,7 @@ impl Revise {
                 phase.check()
             }
             Self::Edit(editing) => editing.check(),
+            Self::Corrector(how) => how.check(options.block),
             Self::LookBack(how) => how.check(options.block, options.train_length),
         }
     }

@@ -1,6 +1,7 @@
 //! A revision at work in one block: what it asks for, what it changes after a pass, and when the block may be committed. The ideas
 //! themselves are pure functions in the files beside this one.
 
+use super::corrector;
 use super::edit::{Edited, Editing, Seen, edits};
 use super::remdm::{self, Remasked, Row};
 use super::{Change, Revise, remask};
@@ -12,7 +13,7 @@ use crate::sample::{Draft, Rule};
 #[derive(Clone, Debug)]
 pub struct Reviser {
     how: Revise,
-    /// Rounds of re-masking done, or steps of a schedule.
+    /// Rounds of re-masking or reading done, or steps of a schedule.
     round: usize,
     /// Of a schedule: how many steps, and what the next one that fills anything does.
     steps: usize,
@@ -62,6 +63,20 @@ impl Reviser {
         }
     }
 
+    /// May the block be read at block size 1?
+    pub fn reads(&self, draft: &Draft) -> bool {
+        matches!(self.how, Revise::Corrector(how) if self.round < how.rounds) && !self.done && draft.masked().is_empty()
+    }
+
+    /// What changes after it was read.
+    pub fn correct(&mut self, draft: &Draft, read: &[Proposal]) -> Vec<Change> {
+        let Revise::Corrector(how) = self.how else { return Vec::new() };
+        let changes = corrector::unlikely(draft, read, how.threshold);
+        self.round += 1;
+        self.done = changes.is_empty();
+        changes
+    }
+
     fn edit(
         &mut self,
         editing: Editing,
@@ -86,8 +101,8 @@ impl Reviser {
         let mask = draft.mask_id();
         let mut rows: Vec<Row> = (0..draft.ids().len())
             .map(|row| match draft.ids()[row] {
-                id if id == mask => Row::Mask,
                 _ if draft.is_fixed(row) => Row::Given,
+                id if id == mask => Row::Mask,
                 _ => Row::Filled(f64::from(draft.prob(row))),
             })
             .collect();
@@ -114,6 +129,7 @@ impl Reviser {
             && match self.how {
                 Revise::Remdm { .. } => self.next.fill.is_empty(),
                 Revise::Edit(_) => self.done,
+                Revise::Corrector(_) => !self.reads(draft),
                 _ => true,
             }
     }
