@@ -39,7 +39,9 @@ fn files(dir: &str, extension: &str) -> Vec<String> {
     for name in names(dir) {
         let path = if dir == "." { name.clone() } else { format!("{dir}/{name}") };
         match path.strip_suffix('/') {
-            Some("target" | "shared" | "runs" | "node_modules") => {}
+            Some("target" | "shared" | "runs") => {}
+            // What npm has put there.
+            Some(folder) if folder.ends_with("/node_modules") => {}
             Some(folder) => found.extend(files(folder, extension)),
             None if path.ends_with(&format!(".{extension}")) => found.push(path),
             None => {}

@@ -71,6 +71,10 @@ fn bodies(server: &Server) -> Vec<Value> {
     let mut bodies = Vec::new();
     for (index, rule) in rules.iter().enumerate() {
         for (more, revision) in revisions.iter().enumerate() {
+            // Half of the pairs, but whatever may go with the rule of most revisions and with no revision.
+            if (index + more) % 2 == 1 && rule["name"] != "ancestral" && revision["name"] != "none" {
+                continue;
+            }
             let block = [1, 4, 8, 32][(index + more) % 4];
             let prompt = ["Once upon a time", "The dog", "", "One day a girl named Lily found"][(index + 2 * more) % 4];
             let mut bd3 = json!({ "rule": rule["name"], "revise": revision["name"], "block": block });
@@ -104,7 +108,7 @@ fn events_lead_to_the_text_that_is_told_whatever_rule_and_revision() {
     }
     refused.sort();
     refused.dedup();
-    assert!(followed > 50, "{followed} followed; refused: {refused:?}");
+    assert!(followed > 30, "{followed} followed; refused: {refused:?}");
 }
 
 #[test]

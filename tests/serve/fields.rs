@@ -257,7 +257,7 @@ fn places(value: &Value, at: &str, found: &mut Vec<String>) {
 
 #[test]
 fn bodies_that_were_changed_anywhere_are_answered_or_refused() {
-    let server = Server::shared();
+    let server = Server::start(&["--max-tokens", "64"]);
     let valid = valid();
     for (path, body) in &valid {
         let reply = server.post(path, body);
