@@ -65,7 +65,7 @@ fn together<D: Denoiser>(model: &D, all: &[Wanted], most: usize) -> Vec<Vec<Even
         for (index, wanted) in all.iter().enumerate().filter(|(_, wanted)| wanted.comes == pass) {
             turns.add(sampler(model, wanted), Numbered(index, Vec::new()));
         }
-        let (turn, ended) = turns.pass(model);
+        let (turn, ended) = turns.pass(model, |_| false);
         assert!(turn.rows <= most || turn.lanes == 1, "{turn:?} of {most}");
         for ended in ended {
             assert!(ended.failure.is_none());
@@ -100,10 +100,10 @@ fn passes_behind(long: &Wanted, count: usize, short: &Wanted) -> usize {
         turns.add(sampler(&model, long), Box::new(Quiet));
     }
     // They are no newcomers any more.
-    (0..60).for_each(|_| assert!(turns.pass(&model).1.is_empty()));
+    (0..60).for_each(|_| assert!(turns.pass(&model, |_| false).1.is_empty()));
     turns.add(sampler(&model, short), Box::new(Quiet));
     (1..10_000)
-        .find(|_| turns.pass(&model).1.iter().any(|ended| ended.sampler.new_ids().len() == short.max_new))
+        .find(|_| turns.pass(&model, |_| false).1.iter().any(|ended| ended.sampler.new_ids().len() == short.max_new))
         .unwrap()
 }
 
@@ -135,7 +135,7 @@ fn nobody_starves() {
         while turns.len() < 6 {
             turns.add(sampler(&model, &wide), Quiet);
         }
-        if turns.pass(&model).1.iter().any(|ended| ended.sampler.new_ids().len() == long.max_new) {
+        if turns.pass(&model, |_| false).1.iter().any(|ended| ended.sampler.new_ids().len() == long.max_new) {
             return;
         }
     }
@@ -155,8 +155,33 @@ fn a_model_that_fails_ends_those_who_took_part() {
     turns.add(sampler(&model, &good), Quiet);
     let mut ended = Vec::new();
     while !turns.is_empty() {
-        ended.extend(turns.pass(&model).1.into_iter().map(|ended| ended.failure.map(|error| error.to_string())));
+        ended.extend(
+            turns.pass(&model, |_| false).1.into_iter().map(|ended| ended.failure.map(|error| error.to_string())),
+        );
     }
     assert_eq!(ended.iter().flatten().collect::<Vec<_>>(), ["broken"]);
     assert_eq!(ended.len(), 2);
+}
+
+#[test]
+fn who_waits_takes_no_part_and_holds_nobody_up() {
+    let model = Scripted::new(MASK, round_numbers);
+    let wanted = Wanted { block: 4, prompt: 5, max_new: 40, seed: 1, comes: 0, window: Window::Grow, guidance: 0.0 };
+    let mut turns: Turns<Kept, Vec<Event>> = Turns::new(32);
+    turns.add(sampler(&model, &wanted), Vec::new());
+    turns.add(sampler(&model, &Wanted { seed: 2, ..wanted.clone() }), Vec::new());
+    // After its first edits the one of them is not read any more.
+    let waits = |events: &Vec<Event>| {
+        let edited = events.iter().any(|event| matches!(event, Event::Edited { .. }));
+        edited && matches!(&events[0], Event::Started { prompt, .. } if prompt[1] == first(&wanted))
+    };
+    let ended = (0..200).flat_map(|_| turns.pass(&model, waits).1).count();
+    assert_eq!((ended, turns.len(), turns.pass(&model, waits).0.lanes), (1, 1, 0));
+    assert_eq!(turns.sinks().next().unwrap().iter().filter(|event| matches!(event, Event::Edited { .. })).count(), 1);
+}
+
+/// The first drawn id of a prompt.
+fn first(wanted: &Wanted) -> u32 {
+    let mut rng = Rng::new(wanted.seed);
+    (0..2).map(|_| 1 + rng.below(VOCAB - 1) as u32).last().unwrap()
 }

@@ -12,12 +12,12 @@ use axum::response::{IntoResponse, Response};
 use bd3::event::Reason;
 use futures_util::stream::{self, Stream, StreamExt};
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{self, UnboundedReceiver};
 
 use super::Served;
 use super::error::ApiError;
 use super::queue::Turned;
 use super::relay::{End, Token, Told};
+use super::wire::{Hearer, wire};
 use super::wish::Wish;
 
 /// Whose answer it is.
@@ -38,7 +38,7 @@ pub struct Answer {
     created: u64,
     prompt_tokens: usize,
     choices: usize,
-    from: UnboundedReceiver<Told>,
+    from: Hearer<Told>,
     /// Ends so far.
     ends: Vec<End>,
     /// Bytes of text told, by choice, for `text_offset`.
@@ -48,7 +48,7 @@ pub struct Answer {
 impl Answer {
     /// Orders what is wished for.
     pub fn order(served: &Arc<Served>, wish: Wish, shape: Shape) -> Result<Self, ApiError> {
-        let (to, from) = mpsc::unbounded_channel();
+        let (to, from) = wire();
         let (orders, prompt_tokens) = wish.orders(served, &to)?;
         let choices = orders.len();
         served.queue.push(orders).map_err(|turned| match turned {
@@ -72,7 +72,7 @@ impl Answer {
     async fn whole(mut self) -> Result<Response, ApiError> {
         let mut choices: Vec<Whole> = (0..self.choices).map(|_| Whole::default()).collect();
         while self.ends.len() < self.choices {
-            let told = self.from.recv().await.ok_or_else(|| late(&self.served))?;
+            let told = self.from.hear().await.ok_or_else(|| late(&self.served))?;
             if let Some(failure) = told.failure {
                 return Err(ApiError::coded(StatusCode::INTERNAL_SERVER_ERROR, "model_failed", failure));
             }
@@ -260,7 +260,7 @@ fn pieces(answer: Answer) -> impl Stream<Item = Event> {
                 (ready, over) = (answer.last().into(), true);
                 continue;
             }
-            match answer.from.recv().await {
+            match answer.from.hear().await {
                 Some(told) => ready = answer.tell(told).into(),
                 None => (ready, over) = (VecDeque::from([data(&late(&answer.served).body())]), true),
             }

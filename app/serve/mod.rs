@@ -21,6 +21,7 @@ mod race;
 mod relay;
 mod routes;
 mod text;
+mod wire;
 mod wish;
 mod worker;
 

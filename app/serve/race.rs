@@ -17,13 +17,13 @@ use bd3::rng::Rng;
 use bd3::sample::{SampleOptions, Sampler};
 use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
-use tokio::sync::mpsc::{self, UnboundedSender};
 
 use super::Served;
 use super::error::ApiError;
 use super::fields::{Fields, whole};
 use super::queue::Task;
 use super::relay::Spell;
+use super::wire::{Teller, wire};
 use super::wish::{Wish, begun, check_guidance};
 use crate::race::{self, Lane};
 
@@ -34,7 +34,7 @@ const MOST_LANES: usize = 8;
 struct Track {
     lane: usize,
     block: usize,
-    to: UnboundedSender<Value>,
+    to: Teller<Value>,
     lines: TraceLines<Spell>,
     header: Option<String>,
     passes: u64,
@@ -54,7 +54,7 @@ impl Sink for &mut Track {
         let trace: Vec<Value> = lines.filter_map(|line| serde_json::from_str(&line).ok()).collect();
         let (lane, block, passes) = (self.lane, self.block, self.passes);
         let told = json!({ "lane": lane, "block": block, "ms": ms, "passes": passes, "trace": trace });
-        self.to.send(told).is_ok()
+        self.to.tell(told)
     }
 }
 
@@ -100,7 +100,7 @@ impl Course {
         Ok(Self { served: served.clone(), ids, seed: wish.seed, options })
     }
 
-    fn lanes(&self, engine: &Engine, to: &UnboundedSender<Value>) -> bd3::Result<Vec<Lane<KeyValues, Track>>> {
+    fn lanes(&self, engine: &Engine, to: &Teller<Value>) -> bd3::Result<Vec<Lane<KeyValues, Track>>> {
         let lane = |(index, options): (usize, &SampleOptions)| {
             let rng = Rng::new(self.seed).split_at("sample", 0);
             let sampler = Sampler::new(options.clone(), &self.ids, engine.mask_id(), |size| engine.cache(size), rng)?;
@@ -110,7 +110,7 @@ impl Course {
         self.options.iter().enumerate().map(lane).collect()
     }
 
-    fn track(&self, lane: usize, options: &SampleOptions, to: UnboundedSender<Value>) -> Track {
+    fn track(&self, lane: usize, options: &SampleOptions, to: Teller<Value>) -> Track {
         let (served, mask) = (self.served.clone(), self.served.mask());
         let (model, tokenizer) = (served.name.clone(), served.model.tokenizer.hash().to_string());
         let settings = json!({ "options": options });
@@ -128,7 +128,7 @@ impl Course {
     }
 
     /// The race as a task: one pass of one lane at a time.
-    fn task(self, to: UnboundedSender<Value>) -> Task {
+    fn task(self, to: Teller<Value>) -> Task {
         let mut lanes = None;
         Box::new(move |engine| {
             let lanes = match &mut lanes {
@@ -147,20 +147,20 @@ impl Course {
     }
 }
 
-fn fail(to: &UnboundedSender<Value>, error: &bd3::Error) -> bool {
-    let _ = to.send(ApiError::of(error).body());
+fn fail(to: &Teller<Value>, error: &bd3::Error) -> bool {
+    let _ = to.tell(ApiError::of(error).body());
     false
 }
 
 /// Answers with the events of all lanes.
 pub async fn race(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
     let course = Course::take(&served, &body)?;
-    let (to, from) = mpsc::unbounded_channel();
+    let (to, from) = wire();
     served.queue.push_task(course.task(to)).map_err(|_| {
         ApiError::coded(StatusCode::TOO_MANY_REQUESTS, "queue_full", "the server is busy with other races")
     })?;
     let told = stream::unfold(from, |mut from| async move {
-        let told: Value = from.recv().await?;
+        let told: Value = from.hear().await?;
         Some((Sent::default().data(told.to_string()), from))
     });
     let done = VecDeque::from([Sent::default().data("[DONE]")]);

@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bd3::event::{Event, Header, Reason, Sink, TraceLines};
-use tokio::sync::mpsc::UnboundedSender;
-
 use super::Served;
 use super::text::Text;
+use super::wire::Teller;
 use crate::view::Page;
+use bd3::event::{Event, Header, Reason, Sink, TraceLines};
 
 /// A token of the answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,7 +74,7 @@ pub type Spell = Box<dyn Fn(u32) -> Vec<u8> + Send>;
 /// The sink of one choice.
 pub struct Relay {
     served: Arc<Served>,
-    to: UnboundedSender<Told>,
+    to: Teller<Told>,
     wants: Wants,
     page: Page,
     text: Text,
@@ -95,7 +94,7 @@ pub struct Relay {
 
 impl Relay {
     /// Tells `to` what it `wants`.
-    pub fn new(served: Arc<Served>, to: UnboundedSender<Told>, wants: Wants) -> Self {
+    pub fn new(served: Arc<Served>, to: Teller<Told>, wants: Wants) -> Self {
         let mask = served.mask();
         let trace = wants.header.as_ref().map(|_| {
             let served = served.clone();
@@ -124,6 +123,11 @@ impl Relay {
         self.is_gone() || self.text.is_stopped() || self.asked.elapsed() > self.wants.limit || self.served.is_hurried()
     }
 
+    /// Its client is so far behind that others should go first.
+    pub fn is_behind(&self) -> bool {
+        self.to.is_behind()
+    }
+
     /// Nobody listens any more.
     pub fn is_gone(&self) -> bool {
         self.to.is_closed()
@@ -135,7 +139,7 @@ impl Relay {
     }
 
     fn say(&self, told: Told) {
-        let _ = self.to.send(Told { index: self.wants.index, ..told });
+        let _ = self.to.tell(Told { index: self.wants.index, ..told });
     }
 
     fn note(&mut self, event: &Event) {

@@ -7,18 +7,20 @@ use bd3::event::{Header, VERSION};
 use bd3::rng::Rng;
 use bd3::sample::{Part, SampleOptions, Template};
 use serde_json::{Value, json};
-use tokio::sync::mpsc::UnboundedSender;
 
 use super::Served;
 use super::error::ApiError;
 use super::fields::{Fields, whole};
 use super::queue::Order;
 use super::relay::{Relay, Told, Wants};
+use super::wire::Teller;
 use crate::job::{bos, template_ids};
 use crate::sample::{SampleArgs, block_that_holds};
 
 /// Choices of a request, at most.
 pub const MOST_CHOICES: u64 = 64;
+/// Tokens of an answer in one piece that tells more than its text, at most.
+const MOST_DETAILED: u64 = 16_384;
 /// Alternatives of a token, at most.
 pub const MOST_ALTERNATIVES: u64 = 20;
 /// Guidance, at most. With far more a logit would be no number, and a pass with one such row fails for all who take part.
@@ -127,10 +129,18 @@ impl Wish {
     }
 
     /// The orders, each with its relay to `to`, and the ids that the prompts have together.
-    pub fn orders(&self, served: &Arc<Served>, to: &UnboundedSender<Told>) -> Result<(Vec<Order>, usize), ApiError> {
+    pub fn orders(&self, served: &Arc<Served>, to: &Teller<Told>) -> Result<(Vec<Order>, usize), ApiError> {
         if self.starts.len() as u64 * self.n > MOST_CHOICES {
             let message =
                 format!("expected at most {MOST_CHOICES} choices, found {}", self.starts.len() as u64 * self.n);
+            return Err(ApiError::refused(message));
+        }
+        let detailed = self.events || self.logprobs.is_some();
+        let tokens = self.starts.len() as u64 * self.n * self.max_tokens as u64;
+        if detailed && !self.stream && tokens > MOST_DETAILED {
+            let message = format!(
+                "an answer in one piece with events or logprobs: expected at most {MOST_DETAILED} tokens in all, found {tokens} (stream it)"
+            );
             return Err(ApiError::refused(message));
         }
         let refuse = |error: &bd3::Error| ApiError::of(error);

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bd3::engine::{Engine, KeyValues};
 use bd3::pass::{Cache, Denoiser};
@@ -58,7 +59,11 @@ impl Worker {
             }
             let over = self.turns.stop(|seat| seat.relay.is_over());
             self.finish(over);
-            let (turn, ended) = self.turns.pass(&self.engine);
+            let (turn, ended) = self.turns.pass(&self.engine, |seat| seat.relay.is_behind());
+            if turn.lanes == 0 && !self.turns.is_empty() && self.tasks.is_empty() {
+                // All of them wait for their readers.
+                std::thread::sleep(PAUSE);
+            }
             self.served.metrics.pass(turn);
             self.finish(ended);
             self.tasks.extend(self.served.queue.tasks());
@@ -139,6 +144,9 @@ impl Worker {
         self.served.metrics.gauge(self.turns.len(), self.served.queue.len(), self.used() + idle);
     }
 }
+
+/// How long readers that are behind are given.
+const PAUSE: Duration = Duration::from_millis(5);
 
 /// Idle caches, at most.
 const MOST_IDLE: usize = 32;

@@ -84,15 +84,15 @@ impl<C: Cache, S: Sink> Turns<C, S> {
         self.take(|run| which(&run.sink))
     }
 
-    /// One pass over those whose turn it is. Gives those that ended, before it or with it. Where the model fails, all that took part
-    /// end.
-    pub fn pass<D: Denoiser<Cache = C>>(&mut self, model: &D) -> (Turn, Vec<Ended<C, S>>) {
+    /// One pass over those whose turn it is, but for those that wait. Gives those that ended, before it or with it. Where the model
+    /// fails, all that took part end.
+    pub fn pass<D: Denoiser<Cache = C>>(&mut self, model: &D, waits: impl Fn(&S) -> bool) -> (Turn, Vec<Ended<C, S>>) {
         for run in self.runs.iter_mut().filter(|run| run.rows.is_none()) {
             run.sampler.plan(&mut run.sink);
             run.rows = run.sampler.reason().is_none().then(|| run.sampler.lane().rows());
         }
         let mut ended = self.take(|run| run.rows.is_none());
-        let taking_part = self.whose_turn();
+        let taking_part = self.whose_turn(waits);
         let company = self.runs.len().max(1);
         let turn = Turn { lanes: taking_part, rows: self.runs[..taking_part].iter().filter_map(|run| run.rows).sum() };
         self.now += turn.rows.div_ceil(company);
@@ -108,17 +108,18 @@ impl<C: Cache, S: Sink> Turns<C, S> {
     }
 
     /// Moves those that take part to the front; how many.
-    fn whose_turn(&mut self) -> usize {
+    fn whose_turn(&mut self, waits: impl Fn(&S) -> bool) -> usize {
         let fair = self.passes.is_multiple_of(FAIR);
         self.runs.sort_by_key(|run| {
             let new = !fair && run.own < OWED;
-            (!new, if new { run.own } else { run.had })
+            (waits(&run.sink), !new, if new { run.own } else { run.had })
         });
+        let ready = self.runs.iter().take_while(|run| !waits(&run.sink)).count();
         // Who waits for a first block does not wait for many others in the same pass.
-        let new = !fair && self.runs.first().is_some_and(|run| run.own < OWED);
+        let new = !fair && ready > 0 && self.runs[0].own < OWED;
         let most = if new { self.most / 2 } else { self.most };
         let (mut count, mut rows) = (0, 0);
-        for index in 0..self.runs.len() {
+        for index in 0..ready {
             let more = self.runs[index].rows.unwrap_or(0);
             if count == 0 || rows + more <= most {
                 self.runs[count..=index].rotate_right(1);
