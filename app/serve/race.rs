@@ -74,6 +74,13 @@ impl Course {
         let most = served.limits.max_tokens;
         let max_tokens = fields.count("max_tokens", 1..=most)?.unwrap_or(most.min(128)) as usize;
         let blocks = fields.value("blocks");
+        for (name, given) in
+            [("n", wish.n != 1), ("stop", !wish.stops.is_empty()), ("logit_bias", !wish.bias.is_empty())]
+        {
+            if given {
+                return Err(ApiError::unsupported(name));
+            }
+        }
         wish.take_flags(bd3)?;
         fields.end()?;
         let arch = &served.model.checkpoint.arch;

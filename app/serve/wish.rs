@@ -95,8 +95,10 @@ impl Wish {
             alternatives: bd3.count("alternatives", 0..=MOST_ALTERNATIVES)?.unwrap_or(0) as usize,
         };
         for name in ["temperature", "top_p"] {
-            let number = fields.number(name)?.unwrap_or(1.0);
-            wish.flags.push(format!("--{}={number}", name.replace('_', "-")));
+            // Without them as `bd3 sample` has it.
+            if let Some(number) = fields.number(name)? {
+                wish.flags.push(format!("--{}={number}", name.replace('_', "-")));
+            }
         }
         Ok((wish, bd3))
     }

@@ -93,7 +93,8 @@ impl Worker {
 
     fn begin(&mut self, order: Order) {
         let Order { options, ids, rng, bytes, mut relay } = order;
-        let mut kept = self.best(options.block, &ids);
+        // A guide stores what its lane stores, so that neither may be ahead.
+        let mut kept = if options.guidance > 0.0 { None } else { self.best(options.block, &ids) };
         let room = self.served.limits.cache_bytes.saturating_sub(self.used() + bytes);
         self.forget(room);
         let engine = &self.engine;

@@ -46,7 +46,7 @@ fn a_seed_gives_the_text_that_the_command_gives() {
     }
     // OpenAI's defaults, not the command's.
     let bare = json!({ "prompt": "Once upon a time", "seed": 7 });
-    let command = sampled(&["-p", "Once upon a time", "-n", "16", "--seed", "7", "--top-p", "1"]);
+    let command = sampled(&["-p", "Once upon a time", "-n", "16", "--seed", "7"]);
     assert_eq!(server.text(&bare), command["text"].as_str().unwrap());
 }
 
