@@ -72,7 +72,12 @@ impl Answer {
     async fn whole(mut self) -> Result<Response, ApiError> {
         let mut choices: Vec<Whole> = (0..self.choices).map(|_| Whole::default()).collect();
         while self.ends.len() < self.choices {
-            let told = self.from.hear().await.ok_or_else(|| late(&self.served))?;
+            let told = match self.from.hear().await {
+                Some(told) => told,
+                // The time was up before all choices had their turn: those that had are the answer.
+                None if !self.ends.is_empty() => break,
+                None => return Err(late(&self.served)),
+            };
             if let Some(failure) = told.failure {
                 return Err(ApiError::coded(StatusCode::INTERNAL_SERVER_ERROR, "model_failed", failure));
             }
@@ -84,7 +89,7 @@ impl Answer {
         let mut body = self.head(object);
         body["choices"] = choices.into();
         body["usage"] = self.usage();
-        body["bd3"] = json!({ "seed": self.wish.seed });
+        body["bd3"] = json!({ "seed": self.wish.told_seed() });
         Ok(Json(body).into_response())
     }
 
@@ -96,11 +101,12 @@ impl Answer {
     fn choice(&mut self, index: usize, choice: Whole) -> Value {
         let logprobs = self.logprobs(index, &choice.tokens);
         let end = choice.end.as_ref();
-        let mut bd3 = json!({ "reason": end.map(reason), "passes": end.map(|end| end.passes) });
+        let mut bd3 = json!({ "reason": end.map_or("interrupted", reason), "passes": end.map_or(0, |end| end.passes) });
         if self.wish.events {
             bd3["trace"] = lines(&choice.trace);
         }
-        let mut value = json!({ "index": index, "finish_reason": end.map(finish), "logprobs": logprobs, "bd3": bd3 });
+        let mut value =
+            json!({ "index": index, "finish_reason": end.map_or("length", finish), "logprobs": logprobs, "bd3": bd3 });
         match self.shape {
             Shape::Completion => value["text"] = choice.text.into(),
             Shape::Chat => value["message"] = json!({ "role": "assistant", "content": choice.text, "refusal": null }),
@@ -171,7 +177,7 @@ impl Answer {
             chunk["bd3"]["index"] = index.into();
             chunk["bd3"]["reason"] = reason(&end).into();
             chunk["bd3"]["passes"] = end.passes.into();
-            chunk["bd3"]["seed"] = self.wish.seed.into();
+            chunk["bd3"]["seed"] = self.wish.told_seed();
             self.ends.push(end);
         }
         vec![data(&chunk)]
@@ -276,7 +282,8 @@ fn late(served: &Served) -> ApiError {
     ApiError::coded(StatusCode::SERVICE_UNAVAILABLE, "timeout", "the time limit passed while the request waited")
 }
 
-fn ending() -> ApiError {
+/// Nothing is taken any more.
+pub fn ending() -> ApiError {
     ApiError::coded(StatusCode::SERVICE_UNAVAILABLE, "shutting_down", "the server is shutting down")
 }
 

@@ -171,8 +171,8 @@ fn one_message(index: usize, message: &Value) -> Result<Message, ApiError> {
     let Some(text) = text else {
         return Err(ApiError::field(name("content"), "a text", "something else"));
     };
-    if let Some(field) =
-        message.as_object().and_then(|fields| fields.keys().find(|key| !MESSAGE.contains(&key.as_str())))
+    if let Some((field, _)) =
+        message.as_object().and_then(|all| all.iter().find(|(key, v)| !v.is_null() && !MESSAGE.contains(&key.as_str())))
     {
         return Err(ApiError::unsupported(name(field)));
     }

@@ -2,6 +2,7 @@
 //! with, and so that the page shows what the command would.
 
 use std::convert::Infallible;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,31 +29,38 @@ pub struct CurveDesk {
     /// Flags of the command, and the lines that the record will have with them.
     flags: Vec<String>,
     of: usize,
-    child: Mutex<Option<Child>>,
+    command: Mutex<Measuring>,
+}
+
+/// The command under way, or why the last one failed.
+#[derive(Default)]
+struct Measuring {
+    child: Option<Child>,
+    failure: Option<String>,
 }
 
 impl CurveDesk {
     /// Nothing is measured unasked. `flags` of the command, and how many lines its record has with them.
     pub fn new(dir: PathBuf, model: Option<PathBuf>, (flags, of): (Vec<String>, usize)) -> Self {
-        Self { dir, model, flags, of, child: Mutex::new(None) }
+        Self { dir, model, flags, of, command: Mutex::default() }
     }
 
     /// Begins to measure; false where that is going on.
     fn begin(&self) -> std::io::Result<bool> {
-        let mut child = self.lock();
-        if running(&mut child) {
+        let mut command = self.lock();
+        if command.is_running() {
             return Ok(false);
         }
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("curve").args(&self.model).arg("--out").arg(&self.dir).args(&self.flags);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        *child = Some(command.spawn()?);
+        let mut curve = Command::new(std::env::current_exe()?);
+        curve.arg("curve").args(&self.model).arg("--out").arg(&self.dir).args(&self.flags);
+        curve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        *command = Measuring { child: Some(curve.spawn()?), failure: None };
         Ok(true)
     }
 
     /// Ends a measurement that is going on; what is measured is kept.
     pub fn stop(&self) {
-        if let Some(mut child) = self.lock().take() {
+        if let Some(mut child) = self.lock().child.take() {
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -60,26 +68,38 @@ impl CurveDesk {
 
     /// How it stands.
     fn stands(&self) -> Value {
-        let measuring = running(&mut self.lock());
+        let mut command = self.lock();
+        let measuring = command.is_running();
         let done = lines(&self.dir.join("points.jsonl")).min(self.of);
-        let curve = std::fs::read(self.dir.join("curve.json")).ok();
+        let curve = std::fs::read(self.dir.join("curve.json")).ok().filter(|_| !measuring);
         let curve: Option<Value> = curve.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let state = match (measuring, &curve) {
-            (true, _) => "measuring",
-            (false, Some(_)) => "done",
-            (false, None) => "none",
+        let state = match (measuring, &command.failure, &curve) {
+            (true, ..) => "measuring",
+            (false, Some(_), _) => "failed",
+            (false, None, Some(_)) => "done",
+            (false, None, None) => "none",
         };
-        json!({ "state": state, "done": done, "of": self.of, "curve": curve.filter(|_| !measuring) })
+        json!({ "state": state, "message": command.failure, "done": done, "of": self.of, "curve": curve })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Child>> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Measuring> {
+        self.command.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Is it still at work?
-fn running(child: &mut Option<Child>) -> bool {
-    child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+impl Measuring {
+    /// Is it still at work? Keeps what a command that failed said last.
+    fn is_running(&mut self) -> bool {
+        let Some(child) = &mut self.child else { return false };
+        let Ok(Some(status)) = child.try_wait() else { return true };
+        // It says a few lines only, so that they fit into the pipe.
+        let mut told = String::new();
+        child.stderr.as_mut().map(|stderr| stderr.read_to_string(&mut told));
+        let last = told.lines().map(str::trim).rfind(|line| !line.is_empty());
+        self.failure = (!status.success()).then(|| last.unwrap_or("bd3 curve failed").to_string());
+        self.child = None;
+        false
+    }
 }
 
 /// Lines of a record, without its first.

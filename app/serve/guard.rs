@@ -41,7 +41,7 @@ impl Guard {
             _ => host,
         };
         let ip = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
-        if name == "localhost" || ip.is_ok_and(|ip| ip.is_loopback()) {
+        if name.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.is_loopback()) {
             return Ok(());
         }
         let message =
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn without_a_key_only_this_machine_by_its_own_name() {
         let guard = Guard::new(None, true, Vec::new());
-        for host in ["localhost:8333", "127.0.0.1:1", "[::1]:8333", "localhost", "127.0.0.1"] {
+        for host in ["localhost:8333", "LocalHost", "127.0.0.1:1", "[::1]:8333", "localhost", "127.0.0.1"] {
             assert_eq!(ask(&guard, "/v1/models", &[(header::HOST, host)]), None, "{host}");
         }
         for host in ["evil.example:8333", "", "localhost.evil.example", "192.168.1.2:8333"] {

@@ -199,6 +199,14 @@ impl Served {
         }
     }
 
+    /// Refuses what would never have room.
+    pub fn check_bytes(&self, bytes: usize) -> std::result::Result<(), ApiError> {
+        if bytes <= self.limits.cache_bytes {
+            return Ok(());
+        }
+        Err(ApiError::refused("the text may need more memory than the server has for it: ask for fewer tokens"))
+    }
+
     /// Bytes of keys and values that a sample of this length may come to need, in all its caches.
     pub fn cache_bytes(&self, options: &SampleOptions, length: usize) -> usize {
         let positions = options.window.most(length, options.train_length).saturating_add(options.block);
@@ -243,6 +251,13 @@ impl ServeArgs {
         if !self.host.is_loopback() && key.is_none() && !self.no_key {
             let expected = "--api-key (or BD3_API_KEY), or --no-key, with an address that others can reach";
             return Err(Error::value("--host", expected, self.host.to_string()));
+        }
+        for origin in &self.cors {
+            let rest = origin.split_once("://").map_or("", |(_, rest)| rest);
+            if rest.is_empty() || rest.contains(['/', '*']) {
+                let expected = "an origin as browsers send it (https://example.org, http://localhost:3000)";
+                return Err(Error::value("--cors", expected, format!("`{origin}`")));
+            }
         }
         Ok(Guard::new(key, self.host.is_loopback(), self.cors.clone()))
     }

@@ -24,8 +24,24 @@ pub struct Order {
     pub relay: Relay,
 }
 
-/// Work of another kind: called for one pass at a time, until it says false.
-pub type Task = Box<dyn FnMut(&Engine) -> bool + Send>;
+/// Work of another kind, one at a time.
+pub struct Task {
+    /// Bytes of keys and values that it may come to need.
+    pub bytes: usize,
+    /// Called for one pass at a time, until it is done.
+    pub turn: Box<dyn FnMut(&Engine) -> Progress + Send>,
+}
+
+/// What a task has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// A pass; there are more.
+    Pass,
+    /// Nothing: its reader is behind.
+    Waits,
+    /// All of it.
+    Done,
+}
 
 /// Orders in their order.
 pub struct Queue {
@@ -97,9 +113,11 @@ impl Queue {
         if first { waiting.orders.pop_front() } else { None }
     }
 
-    /// The tasks that came.
-    pub fn tasks(&self) -> VecDeque<Task> {
-        std::mem::take(&mut self.lock().tasks)
+    /// The next task, if it fits.
+    pub fn next_task(&self, fits: impl Fn(&Task) -> bool) -> Option<Task> {
+        let mut waiting = self.lock();
+        let first = waiting.tasks.front().is_some_and(fits);
+        if first { waiting.tasks.pop_front() } else { None }
     }
 
     /// How many orders wait.

@@ -19,9 +19,10 @@ use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
 
 use super::Served;
+use super::answer::ending;
 use super::error::ApiError;
 use super::fields::{Fields, whole};
-use super::queue::Task;
+use super::queue::{Progress, Task, Turned};
 use super::relay::Spell;
 use super::wire::{Teller, wire};
 use super::wish::{Wish, begun, check_guidance};
@@ -51,10 +52,14 @@ impl Sink for &mut Track {
             _ => {}
         }
         let lines = self.header.take().into_iter().chain(self.lines.of(event, ms).unwrap_or_default());
-        let trace: Vec<Value> = lines.filter_map(|line| serde_json::from_str(&line).ok()).collect();
+        let lines: Vec<String> = lines.collect();
+        let trace_bytes = 4 * lines.iter().map(String::len).sum::<usize>();
+        let trace: Vec<Value> = lines.into_iter().filter_map(|line| serde_json::from_str(&line).ok()).collect();
         let (lane, block, passes) = (self.lane, self.block, self.passes);
         let told = json!({ "lane": lane, "block": block, "ms": ms, "passes": passes, "trace": trace });
-        self.to.tell(told)
+        // Values take about so much.
+        let bytes = 1024 + trace_bytes;
+        self.to.tell(told, bytes)
     }
 }
 
@@ -64,6 +69,8 @@ struct Course {
     ids: Vec<u32>,
     seed: u64,
     options: Vec<SampleOptions>,
+    /// Of keys and values.
+    bytes: usize,
 }
 
 impl Course {
@@ -100,11 +107,15 @@ impl Course {
         let option = |&block: &usize| {
             let options = SampleOptions { max_new: max_tokens, ..args.options(&served.model, (eos, block))? };
             check_guidance(&options)?;
-            options.check(&ids, served.mask())?;
-            Ok(options)
+            let length = options.check(&ids, served.mask())?;
+            let bytes = served.cache_bytes(&options, length);
+            Ok((options, bytes))
         };
         let options = blocks.iter().map(option).collect::<bd3::Result<Vec<_>>>().map_err(|e| ApiError::of(&e))?;
-        Ok(Self { served: served.clone(), ids, seed: wish.seed, options })
+        let bytes = options.iter().map(|(_, bytes)| bytes).sum();
+        served.check_bytes(bytes)?;
+        let options = options.into_iter().map(|(options, _)| options).collect();
+        Ok(Self { served: served.clone(), ids, seed: wish.seed, options, bytes })
     }
 
     fn lanes(&self, engine: &Engine, to: &Teller<Value>) -> bd3::Result<Vec<Lane<KeyValues, Track>>> {
@@ -136,8 +147,9 @@ impl Course {
 
     /// The race as a task: one pass of one lane at a time.
     fn task(self, to: Teller<Value>) -> Task {
+        let (bytes, begun) = (self.bytes, Instant::now());
         let mut lanes = None;
-        Box::new(move |engine| {
+        let turn = Box::new(move |engine: &Engine| {
             let lanes = match &mut lanes {
                 Some(lanes) => lanes,
                 none => match self.lanes(engine, &to) {
@@ -145,30 +157,46 @@ impl Course {
                     Err(error) => return fail(&to, &error),
                 },
             };
-            let turned = race::turn(engine, lanes, |lane| lane.sink.turn = (lane.spent, Instant::now()));
-            match turned {
-                Ok(more) => more && !to.is_closed(),
+            if to.is_closed() || begun.elapsed() > self.served.limits.time || self.served.is_hurried() {
+                lanes.iter_mut().for_each(|lane| lane.sampler.stop(&mut &mut lane.sink));
+                return Progress::Done;
+            }
+            if to.is_behind() {
+                return Progress::Waits;
+            }
+            match race::turn(engine, lanes, |lane| lane.sink.turn = (lane.spent, Instant::now())) {
+                Ok(true) => Progress::Pass,
+                Ok(false) => Progress::Done,
                 Err(error) => fail(&to, &error),
             }
-        })
+        });
+        Task { bytes, turn }
     }
 }
 
-fn fail(to: &Teller<Value>, error: &bd3::Error) -> bool {
-    let _ = to.tell(ApiError::of(error).body());
-    false
+fn fail(to: &Teller<Value>, error: &bd3::Error) -> Progress {
+    to.tell(ApiError::of(error).body(), 0);
+    Progress::Done
 }
 
 /// Answers with the events of all lanes.
 pub async fn race(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
     let course = Course::take(&served, &body)?;
     let (to, from) = wire();
-    served.queue.push_task(course.task(to)).map_err(|_| {
-        ApiError::coded(StatusCode::TOO_MANY_REQUESTS, "queue_full", "the server is busy with other races")
+    served.queue.push_task(course.task(to)).map_err(|turned| match turned {
+        Turned::Full => {
+            ApiError::coded(StatusCode::TOO_MANY_REQUESTS, "queue_full", "the server is busy with other races")
+        }
+        Turned::Closed => ending(),
     })?;
-    let told = stream::unfold(from, |mut from| async move {
-        let told: Value = from.hear().await?;
-        Some((Sent::default().data(told.to_string()), from))
+    let told = stream::unfold((from, false), |(mut from, heard)| async move {
+        let told = match from.hear().await {
+            Some(told) => told,
+            // The server ended before it began.
+            None if !heard => ending().body(),
+            None => return None,
+        };
+        Some((Sent::default().data(told.to_string()), (from, true)))
     });
     let done = VecDeque::from([Sent::default().data("[DONE]")]);
     let events = told.chain(stream::iter(done)).map(Ok::<_, Infallible>);

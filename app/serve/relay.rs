@@ -38,6 +38,15 @@ pub struct Told {
     pub failure: Option<String>,
 }
 
+impl Told {
+    /// What it takes in memory, about.
+    fn bytes(&self) -> usize {
+        let token = |token: &Token| size_of::<Token>() + size_of_val(token.alternatives.as_slice());
+        let lines: usize = self.trace.iter().map(String::len).sum();
+        size_of::<Self>() + self.text.len() + lines + self.tokens.iter().map(token).sum::<usize>()
+    }
+}
+
 /// How a choice ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct End {
@@ -139,7 +148,8 @@ impl Relay {
     }
 
     fn say(&self, told: Told) {
-        let _ = self.to.tell(Told { index: self.wants.index, ..told });
+        let bytes = told.bytes();
+        let _ = self.to.tell(Told { index: self.wants.index, ..told }, bytes);
     }
 
     fn note(&mut self, event: &Event) {

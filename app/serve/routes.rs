@@ -47,6 +47,8 @@ pub fn router(served: &Arc<Served>) -> Router {
 /// Around every request.
 async fn around(State(served): State<Arc<Served>>, request: Request, next: Next) -> Response {
     let cors = served.guard.cors(request.headers());
+    // Clients send headers of their own.
+    let asked = request.headers().get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let mut response = match admit(&served, request).await {
         Ok(Some(request)) => next.run(request).await,
         // A preflight.
@@ -58,7 +60,7 @@ async fn around(State(served): State<Arc<Served>>, request: Request, next: Next)
     if let Some(origin) = cors {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
         headers.insert(header::VARY, HeaderValue::from_static("origin"));
-        let allowed = HeaderValue::from_static("authorization, content-type");
+        let allowed = asked.unwrap_or(HeaderValue::from_static("authorization, content-type"));
         headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, allowed);
     }
     served.metrics.answer(response.status());

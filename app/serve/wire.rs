@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-/// Messages that may wait; text alone never comes to so many.
-const MOST: usize = 4096;
+/// Bytes that may wait, about; text alone never comes to so many.
+const MOST: usize = 4 << 20;
 
 /// The end that tells.
 pub struct Teller<T> {
-    to: UnboundedSender<T>,
+    to: UnboundedSender<(T, usize)>,
     behind: Arc<AtomicUsize>,
 }
 
 /// The end that hears.
 pub struct Hearer<T> {
-    from: UnboundedReceiver<T>,
+    from: UnboundedReceiver<(T, usize)>,
     behind: Arc<AtomicUsize>,
 }
 
@@ -35,10 +35,10 @@ impl<T> Clone for Teller<T> {
 }
 
 impl<T> Teller<T> {
-    /// Tells; false where nobody hears any more.
-    pub fn tell(&self, message: T) -> bool {
-        self.behind.fetch_add(1, Ordering::Relaxed);
-        self.to.send(message).is_ok()
+    /// Tells what takes so many bytes, about; false where nobody hears any more.
+    pub fn tell(&self, message: T, bytes: usize) -> bool {
+        self.behind.fetch_add(bytes, Ordering::Relaxed);
+        self.to.send((message, bytes)).is_ok()
     }
 
     /// Nobody hears any more.
@@ -55,8 +55,8 @@ impl<T> Teller<T> {
 impl<T> Hearer<T> {
     /// The next message; none where nobody tells any more.
     pub async fn hear(&mut self) -> Option<T> {
-        let message = self.from.recv().await?;
-        self.behind.fetch_sub(1, Ordering::Relaxed);
+        let (message, bytes) = self.from.recv().await?;
+        self.behind.fetch_sub(bytes, Ordering::Relaxed);
         Some(message)
     }
 }
@@ -68,12 +68,12 @@ mod tests {
     #[test]
     fn a_reader_that_is_behind_is_known_until_it_has_read() {
         let (teller, mut hearer) = wire();
-        assert!((0..MOST).all(|message| !teller.is_behind() && teller.tell(message)));
+        assert!((0..4).all(|message| !teller.is_behind() && teller.tell(message, MOST / 4)));
         assert!(teller.clone().is_behind());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         assert_eq!(runtime.block_on(hearer.hear()), Some(0));
         assert!(!teller.is_behind() && !teller.is_closed());
         drop(hearer);
-        assert!(teller.is_closed() && !teller.tell(1));
+        assert!(teller.is_closed() && !teller.tell(1, 1));
     }
 }

@@ -19,8 +19,8 @@ use crate::sample::{SampleArgs, block_that_holds};
 
 /// Choices of a request, at most.
 pub const MOST_CHOICES: u64 = 64;
-/// Tokens of an answer in one piece that tells more than its text, at most.
-const MOST_DETAILED: u64 = 16_384;
+/// Tokens of an answer in one piece that tells more than its text, each with four for itself and one for each alternative, at most.
+const MOST_DETAILED: u64 = 65_536;
 /// Alternatives of a token, at most.
 pub const MOST_ALTERNATIVES: u64 = 20;
 /// Guidance, at most. With far more a logit would be no number, and a pass with one such row fails for all who take part.
@@ -42,6 +42,8 @@ pub struct Wish {
     pub n: u64,
     /// What is random follows from it.
     pub seed: u64,
+    /// It was a negative number.
+    pub signed: bool,
     /// Tokens of each choice, at most.
     pub max_tokens: usize,
     /// Sequences that end the text.
@@ -79,10 +81,12 @@ impl Wish {
         if include_usage && !stream {
             return Err(ApiError::field("stream_options", "none without `stream`", "one"));
         }
+        let (seed, signed) = seed(fields)?;
         let mut wish = Self {
             starts: Vec::new(),
             n: fields.count("n", 1..=MOST_CHOICES)?.unwrap_or(1),
-            seed: seed(fields)?,
+            seed,
+            signed,
             max_tokens: 0,
             stops: fields.texts("stop", 4)?,
             flags: Vec::new(),
@@ -125,6 +129,12 @@ impl Wish {
         Ok(())
     }
 
+    /// The seed as it was asked for: OpenAI's may be negative.
+    pub fn told_seed(&self) -> Value {
+        let negative = self.seed as i64;
+        if negative < 0 && self.signed { negative.into() } else { self.seed.into() }
+    }
+
     /// The flags, read.
     pub fn args(&self) -> Result<SampleArgs, ApiError> {
         SampleArgs::parse(&self.flags).map_err(|told| ApiError::flags(&told))
@@ -137,14 +147,7 @@ impl Wish {
                 format!("expected at most {MOST_CHOICES} choices, found {}", self.starts.len() as u64 * self.n);
             return Err(ApiError::refused(message));
         }
-        let detailed = self.events || self.logprobs.is_some();
-        let tokens = self.starts.len() as u64 * self.n * self.max_tokens as u64;
-        if detailed && !self.stream && tokens > MOST_DETAILED {
-            let message = format!(
-                "an answer in one piece with events or logprobs: expected at most {MOST_DETAILED} tokens in all, found {tokens} (stream it)"
-            );
-            return Err(ApiError::refused(message));
-        }
+        self.check_detail()?;
         let refuse = |error: &bd3::Error| ApiError::of(error);
         let args = self.args()?;
         let (mut orders, mut prompt_tokens) = (Vec::new(), 0);
@@ -159,10 +162,7 @@ impl Wish {
                 }
                 let length = options.check(&ids, served.mask()).map_err(|e| refuse(&e))?;
                 let bytes = served.cache_bytes(&options, length);
-                if bytes > served.limits.cache_bytes {
-                    let message = "the text may need more memory than the server has for it: ask for fewer tokens";
-                    return Err(ApiError::refused(message));
-                }
+                served.check_bytes(bytes)?;
                 let wants = Wants {
                     index,
                     range,
@@ -176,6 +176,19 @@ impl Wish {
             }
         }
         Ok((orders, prompt_tokens))
+    }
+
+    /// Refuses an answer in one piece that would take much memory: a stream is told as it comes.
+    fn check_detail(&self) -> Result<(), ApiError> {
+        let detailed = self.events || self.logprobs.is_some();
+        let each = 4 + self.alternatives.max(self.logprobs.unwrap_or(0)) as u64;
+        let tokens = self.starts.len() as u64 * self.n * self.max_tokens as u64;
+        if self.stream || !detailed || tokens * each <= MOST_DETAILED {
+            return Ok(());
+        }
+        let most = MOST_DETAILED / each;
+        let what = "an answer in one piece with events or logprobs";
+        Err(ApiError::refused(format!("{what}: expected at most {most} tokens in all, found {tokens} (stream it)")))
     }
 
     fn order(
@@ -192,6 +205,13 @@ impl Wish {
         let (ids, range, longest) = match start {
             Start::Ids { ids, echo } => {
                 let gaps = ids.contains(&mask);
+                if gaps && ids.len() > arch.length {
+                    let expected = format!(
+                        "at most {} ids where some are masks, the length that the model was trained for",
+                        arch.length
+                    );
+                    return Err(ApiError::field("prompt", expected, ids.len().to_string()));
+                }
                 (ids.clone(), (if *echo || gaps { 1 } else { ids.len() }, usize::MAX), ids.len())
             }
             Start::Template { template, only_gap } => {
@@ -263,17 +283,17 @@ struct Made {
 /// Flags of making that are fields of their own.
 const TOLD: [&str; 3] = ["block", "temperature", "top-p"];
 
-/// The seed asked for, or one that nobody knows. 53 bits: what every JSON reader keeps.
-fn seed(fields: &mut Fields) -> Result<u64, ApiError> {
+/// The seed asked for, and whether it was negative, or one that nobody knows, of 53 bits: what every JSON reader keeps.
+fn seed(fields: &mut Fields) -> Result<(u64, bool), ApiError> {
     let given = match fields.value("seed") {
         None => None,
         // OpenAI's may be negative.
         Some(value) => match whole(&value).or(value.as_i64().map(|seed| seed as u64)) {
-            Some(seed) => Some(seed),
+            Some(seed) => Some((seed, value.as_i64().is_some_and(i64::is_negative))),
             None => return Err(fields.wrong("seed", "a whole number", &value)),
         },
     };
-    Ok(given.unwrap_or_else(|| RandomState::new().hash_one(0) >> 11))
+    Ok(given.unwrap_or_else(|| (RandomState::new().hash_one(0) >> 11, false)))
 }
 
 fn bias(served: &Served, fields: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {

@@ -10,7 +10,7 @@ use bd3::pass::{Cache, Denoiser};
 use bd3::sample::{Ended, Sampler, Turns};
 
 use super::Served;
-use super::queue::{Order, Task};
+use super::queue::{Order, Progress, Task};
 use super::relay::Relay;
 
 /// Rows of a pass, at most: more would not make the products faster (`bd3 bench pass --rows 16,32,64`), and everybody waits for a pass.
@@ -27,7 +27,7 @@ pub struct Worker {
     served: Arc<Served>,
     engine: Engine,
     turns: Turns<KeyValues, Seat>,
-    tasks: VecDeque<Task>,
+    task: Option<Task>,
     /// Oldest first.
     idle: VecDeque<Idle>,
 }
@@ -47,36 +47,47 @@ impl bd3::event::Sink for Seat {
 impl Worker {
     /// Nothing to do yet.
     pub fn new(served: Arc<Served>, engine: Engine) -> Self {
-        Self { served, engine, turns: Turns::new(MOST_ROWS), tasks: VecDeque::new(), idle: VecDeque::new() }
+        Self { served, engine, turns: Turns::new(MOST_ROWS), task: None, idle: VecDeque::new() }
     }
 
     /// Works until the queue is closed and nothing is under way.
     pub fn run(mut self) {
         loop {
             self.admit();
-            if self.served.queue.is_closed() && self.turns.is_empty() {
+            if self.served.queue.is_closed() && self.turns.is_empty() && self.task.is_none() {
                 return;
             }
             let over = self.turns.stop(|seat| seat.relay.is_over());
             self.finish(over);
             let (turn, ended) = self.turns.pass(&self.engine, |seat| seat.relay.is_behind());
-            if turn.lanes == 0 && !self.turns.is_empty() && self.tasks.is_empty() {
+            self.served.metrics.pass(turn);
+            self.finish(ended);
+            let worked = self.task();
+            if turn.lanes == 0 && !worked && !(self.turns.is_empty() && self.task.is_none()) {
                 // All of them wait for their readers.
                 std::thread::sleep(PAUSE);
             }
-            self.served.metrics.pass(turn);
-            self.finish(ended);
-            self.tasks.extend(self.served.queue.tasks());
-            let engine = &self.engine;
-            self.tasks.retain_mut(|task| task(engine));
             self.gauge();
         }
+    }
+
+    /// A pass of the task under way; true if there was one.
+    fn task(&mut self) -> bool {
+        if self.task.is_none() {
+            let (lanes, used, most) = (self.turns.len(), self.used(), self.served.limits.cache_bytes);
+            self.task = self.served.queue.next_task(|task| lanes == 0 || used + task.bytes <= most);
+        }
+        let progress = self.task.as_mut().map(|task| (task.turn)(&self.engine));
+        if progress == Some(Progress::Done) {
+            self.task = None;
+        }
+        progress == Some(Progress::Pass)
     }
 
     /// Lets in whoever comes next and fits.
     fn admit(&mut self) {
         loop {
-            let idle = self.turns.is_empty() && self.tasks.is_empty();
+            let idle = self.turns.is_empty() && self.task.is_none();
             let (lanes, used) = (self.turns.len(), self.used());
             let limits = &self.served.limits;
             // Alone anybody fits: what would never fit was refused before.
@@ -86,9 +97,10 @@ impl Worker {
         }
     }
 
-    /// Bytes that the samples under way may come to need.
+    /// Bytes that whatever is under way may come to need.
     fn used(&self) -> usize {
-        self.turns.sinks().map(|seat| seat.bytes).sum()
+        let task = self.task.as_ref().map_or(0, |task| task.bytes);
+        task + self.turns.sinks().map(|seat| seat.bytes).sum::<usize>()
     }
 
     fn begin(&mut self, order: Order) {

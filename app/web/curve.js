@@ -49,6 +49,7 @@ export function curveView(load) {
         state = next;
         draw();
       }
+      if (state.state === "failed") complain(new Error(state.message));
     } catch (error) {
       complain(error);
       state = { state: "none" };

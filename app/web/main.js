@@ -18,7 +18,9 @@ const THEME = "bd3-theme";
 
 function theme() {
   const button = byId("theme");
-  let now = localStorage.getItem(THEME) ?? "auto";
+  // A browser may keep nothing for pages.
+  const kept = { get: () => { try { return localStorage.getItem(THEME); } catch { return null; } }, set: (name) => { try { localStorage.setItem(THEME, name); } catch { /* until the page is left */ } } };
+  let now = kept.get() in THEMES ? kept.get() : "auto";
   const apply = () => {
     if (now === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = now;
@@ -27,7 +29,7 @@ function theme() {
   button.addEventListener("click", () => {
     const names = Object.keys(THEMES);
     now = names[(names.indexOf(now) + 1) % names.length];
-    localStorage.setItem(THEME, now);
+    kept.set(now);
     apply();
   });
   apply();

@@ -63,11 +63,6 @@ export function confidence(prob) {
   return [0.1, 0.3, 0.6, 0.9].filter((edge) => prob >= edge).length;
 }
 
-/** A template of `bd3` that holds this text and no gap. */
-export function escapeTemplate(text) {
-  return text.replace(/___/g, "\\___");
-}
-
 /** The words for a reason. */
 export const REASONS = {
   rule: "the rule accepted it",

@@ -33,8 +33,12 @@ impl Filter {
     /// # Errors
     /// When the temperature is negative or not finite, or a nucleus probability does not lie in (0, 1].
     pub fn check(&self) -> Result<()> {
-        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
-            return Err(Error::value("temperature", "a number that is not negative", self.temperature.to_string()));
+        if !((self.temperature as f32).is_finite() && self.temperature >= 0.0) {
+            return Err(Error::value(
+                "temperature",
+                "a number that is not negative, up to 3e38",
+                self.temperature.to_string(),
+            ));
         }
         match self.nucleus {
             Nucleus::Usual(p) | Nucleus::Strict(p) if !(p > 0.0 && p <= 1.0) => {

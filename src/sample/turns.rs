@@ -85,7 +85,7 @@ impl<C: Cache, S: Sink> Turns<C, S> {
     }
 
     /// One pass over those whose turn it is, but for those that wait. Gives those that ended, before it or with it. Where the model
-    /// fails, all that took part end.
+    /// or one of them fails, all that took part end.
     pub fn pass<D: Denoiser<Cache = C>>(&mut self, model: &D, waits: impl Fn(&S) -> bool) -> (Turn, Vec<Ended<C, S>>) {
         for run in self.runs.iter_mut().filter(|run| run.rows.is_none()) {
             run.sampler.plan(&mut run.sink);
