@@ -76,6 +76,15 @@ fn told(error: &std::io::Error) -> String {
     }
 }
 
+/// A text of a file in one line: control characters as they are written in a program.
+fn line(text: String) -> String {
+    if !text.contains(char::is_control) {
+        return text;
+    }
+    let written = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(written).collect()
+}
+
 impl Error {
     /// True when the input was refused (exit code 2 of the binary); false when the work failed while it ran.
     pub fn is_refusal(&self) -> bool {
@@ -96,7 +105,7 @@ impl Error {
 
     /// A file whose content as a whole is wrong.
     pub fn file(path: impl AsRef<Path>, expected: impl Into<String>, found: impl Into<String>) -> Self {
-        Error::File { path: path.as_ref().into(), expected: expected.into(), found: found.into() }
+        Error::File { path: path.as_ref().into(), expected: expected.into(), found: line(found.into()) }
     }
 
     /// One key of a file.
@@ -106,11 +115,23 @@ impl Error {
         expected: impl Into<String>,
         found: impl Into<String>,
     ) -> Self {
-        Error::Key { path: path.as_ref().into(), key: key.into(), expected: expected.into(), found: found.into() }
+        let (key, found) = (line(key.into()), line(found.into()));
+        Error::Key { path: path.as_ref().into(), key, expected: expected.into(), found }
     }
 
     /// A value given by the caller.
     pub fn value(name: impl Into<String>, expected: impl Into<String>, found: impl Into<String>) -> Self {
         Error::Value { name: name.into(), expected: expected.into(), found: found.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_from_a_file_does_not_break_the_line() {
+        let error = Error::key("a.safetensors", "in\nput\u{7f}", "one", "no\tne");
+        assert_eq!(error.to_string(), "a.safetensors: `in\\nput\\u{7f}`: expected one, found no\\tne");
     }
 }

@@ -242,7 +242,7 @@ fn much_of_what_is_allowed() {
     assert_eq!(server.complete(&json!({ "prompt": all, "max_tokens": 2 }))["usage"]["prompt_tokens"], 4096);
     let many = server.complete(&json!({ "prompt": "The", "n": 64, "max_tokens": 1, "temperature": 1e30 }));
     assert_eq!(many["choices"].as_array().map(Vec::len), Some(64));
-    for temperature in [1e-308, 1e-10, 5e-324, 1e300] {
+    for temperature in [1e-308, 1e-10, 5e-324, 1e30] {
         let whole =
             server.complete(&json!({ "prompt": "The", "max_tokens": 4, "temperature": temperature, "top_p": 1e-300 }));
         assert_eq!(whole["usage"]["completion_tokens"], 4);
