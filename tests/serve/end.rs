@@ -36,6 +36,9 @@ fn a_port_that_is_taken_and_an_address_without_a_key_are_refused() {
     assert!(refused(&["--port", "65536"]).contains("--port"));
     assert!(refused(&["--no-key", "--api-key", "x"]).contains("--api-key"));
     assert!(refused(&["nowhere"]).contains("nowhere"));
+    for origin in ["*", "https://example.org/", "example.org"] {
+        assert!(refused(&["--cors", origin]).contains("--cors"), "{origin}");
+    }
     // Said aloud it is allowed.
     let open = Server::start(&["--host", "0.0.0.0", "--no-key"]);
     assert!(open.ask("GET", "/health", &[], None).status == 200);

@@ -1,6 +1,7 @@
 //! `bd3 serve` as its clients meet it: the real process on a real port.
 
 mod api;
+mod bounds;
 mod company;
 mod end;
 mod events;

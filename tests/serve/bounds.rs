@@ -1,0 +1,64 @@
+//! What one client may take from the others.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::Server;
+
+const RACE: &str = "/bd3/race";
+
+#[test]
+fn races_wait_for_each_other_and_hold_up_nobody() {
+    let server = Server::start(&[]);
+    let race = json!({ "prompt": "Once", "max_tokens": 100, "blocks": [1, 4, 8, 32, 256] });
+    let statuses: Vec<u16> = thread::scope(|scope| {
+        let races: Vec<_> = (0..16).map(|_| scope.spawn(|| server.post(RACE, &race).status)).collect();
+        // Beside them a text is written as always.
+        for _ in 0..3 {
+            server.complete(&json!({ "prompt": "Once upon a time", "max_tokens": 10 }));
+        }
+        races.into_iter().map(|race| race.join().unwrap()).collect()
+    });
+    let of = |status: u16| statuses.iter().filter(|&&found| found == status).count();
+    assert!(of(200) >= 1 && of(429) >= 8 && of(200) + of(429) == 16, "{statuses:?}");
+    assert!(server.is_well());
+}
+
+#[test]
+fn a_race_keeps_to_the_time_limit_and_to_memory() {
+    let server = Server::start(&["--time-limit", "1"]);
+    let race = json!({ "prompt": "Once", "max_tokens": 4096, "blocks": [256], "seed": 1 });
+    let begun = Instant::now();
+    let chunks = server.chunks(RACE, &race);
+    assert!(begun.elapsed() < Duration::from_secs(8));
+    let last = chunks.last().unwrap()["trace"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((&last["event"], &last["reason"]), (&json!("finished"), &json!("interrupted")));
+    let small = Server::start(&["--cache-mb", "1"]);
+    small.refuses(RACE, &json!({ "prompt": "Once", "blocks": [1, 4, 8, 32, 256] }), 400, None);
+    small.refuses(RACE, &json!({ "prompt": "Once", "n": 2 }), 400, Some("n"));
+}
+
+#[test]
+fn an_answer_in_one_piece_has_bounds_that_a_stream_has_not() {
+    let server = Server::shared();
+    let long = json!({ "prompt": "x", "n": 32, "max_tokens": 2048, "bd3": { "events": true, "alternatives": 20 } });
+    let told = server.refuses("/v1/completions", &long, 400, None);
+    assert!(told.contains("2730") && told.contains("stream"), "{told}");
+    let short = json!({ "prompt": "x", "n": 2, "max_tokens": 4, "bd3": { "events": true, "alternatives": 20 } });
+    server.complete(&short);
+}
+
+#[test]
+fn a_curve_that_fails_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = ["--curve", dir.path().to_str().unwrap(), "--curve-flags", "--judge nowhere"];
+    let server = Server::start(&flags);
+    server.chunks("/bd3/curve", &json!({}));
+    for _ in 0..2 {
+        let stands = server.get("/bd3/curve").json();
+        assert_eq!(stands["state"], "failed");
+        assert!(stands["message"].as_str().unwrap().contains("nowhere"), "{stands}");
+    }
+}
