@@ -66,6 +66,9 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         #[cfg(feature = "wgpu")]
         DeviceName::Wgpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
     };
+    keep_memory();
+    // The main thread is one of the workers, so that it need not be woken after every operation. Where a pool stands it stays.
+    let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
     let steps = recipe.train.steps;
     let fresh = check_out(&args.out).is_ok();
     let opened = Plan::open(&args.recipe, recipe, &args.out).and_then(|plan| {
@@ -175,5 +178,18 @@ impl Observer for Progress {
         if let Err(error) = plot::draw(&self.dir.join("log.jsonl"), &self.dir.join("loss.svg")) {
             self.note(&format!("note: {error}"));
         }
+    }
+}
+
+/// Keeps what is freed for the next step: every step frees and takes the same large tensors, and pages fresh from the system cost
+/// 10 to 15 % of it.
+#[allow(unsafe_code)]
+fn keep_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: `mallopt` only sets thresholds of the allocator.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, i32::MAX);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+        libc::mallopt(libc::M_TOP_PAD, 64 << 20);
     }
 }

@@ -12,7 +12,7 @@ use bd3::model::fused::attention::{self, KeyValueLayout, Shape};
 use bd3::model::fused::embed::{embed_backward, embed_forward};
 use bd3::model::fused::gelu::{bias_gelu_backward, bias_gelu_forward};
 use bd3::model::fused::head::{Head, head_nll_and_grads};
-use bd3::model::fused::matmul::{Matrix, linear_backward, linear_forward, product};
+use bd3::model::fused::matmul::{Matrix, Precision, linear_backward, linear_forward, product};
 use bd3::model::fused::norm::{Modulation, norm_modulate_backward, norm_modulate_forward};
 use bd3::model::fused::residual::{Branch, Dropout, residual_backward, residual_forward};
 use bd3::model::fused::rotary::Rotary;
@@ -92,7 +92,7 @@ fn operations() {
     let (x, params) = (random(SCORED * D, 1.0), Parameters::new());
     let targets = ids(SCORED);
     let weights = vec![1.0; SCORED];
-    let head = Head { weight: &params.head, bias: &params.head_bias, banned: Some(0) };
+    let head = Head { weight: &params.head, bias: &params.head_bias, banned: Some(0), precision: Precision::F32 };
     line("head forward and backward", 1, 6.0 * (SCORED * D * VOCAB) as f64, "GFLOP/s", || {
         black_box(head_nll_and_grads(&x, &targets, &weights, head));
     });
@@ -113,14 +113,20 @@ fn operations() {
 }
 
 fn linears(streams: usize) {
+    for precision in [Precision::Bf16, Precision::F32] {
+        linears_with(precision, if precision == Precision::F32 { streams } else { 0 });
+    }
+}
+
+fn linears_with(precision: Precision, streams: usize) {
     for (inputs, outputs) in [(D, 3 * D), (D, D), (D, 4 * D), (4 * D, D)] {
         let (x, w, g) = (random(ROWS * inputs, 1.0), random(outputs * inputs, 0.1), random(ROWS * outputs, 1.0));
         let flop = 2.0 * (ROWS * inputs * outputs) as f64;
-        line(&format!("linear {inputs} to {outputs} forward"), streams, flop, "GFLOP/s", || {
-            black_box(linear_forward(&x, &w, ROWS));
+        line(&format!("linear {inputs} to {outputs} forward, {precision:?}"), streams, flop, "GFLOP/s", || {
+            black_box(linear_forward(&x, &w, ROWS, precision));
         });
-        line(&format!("linear {inputs} to {outputs} backward"), streams, 2.0 * flop, "GFLOP/s", || {
-            black_box(linear_backward(&g, &x, &w, ROWS));
+        line(&format!("linear {inputs} to {outputs} backward, {precision:?}"), streams, 2.0 * flop, "GFLOP/s", || {
+            black_box(linear_backward(&g, &x, &w, ROWS, precision));
         });
     }
 }
@@ -247,7 +253,7 @@ impl Layer {
     /// Norm and keys, values (and queries, if `weight` has them) of one stream.
     fn enter(&self, x: Vec<f32>, weight: &[f32]) -> Saved {
         let normed = norm_modulate_forward(&x, &self.norm[0], self.modulation(0));
-        let qkv = linear_forward(&normed.y, weight, ROWS);
+        let qkv = linear_forward(&normed.y, weight, ROWS, Precision::F32);
         Saved {
             x,
             mean: [normed.mean, Vec::new()],
@@ -261,33 +267,33 @@ impl Layer {
     /// From the attention's output to the layer's.
     fn leave(&self, saved: &mut Saved, mixed: Vec<f32>) -> Vec<f32> {
         saved.mixed = mixed;
-        saved.attended = linear_forward(&saved.mixed, &self.out, ROWS);
+        saved.attended = linear_forward(&saved.mixed, &self.out, ROWS, Precision::F32);
         saved.middle = residual_forward(&saved.x, &self.branch(0, &saved.attended));
         let normed = norm_modulate_forward(&saved.middle, &self.norm[1], self.modulation(1));
         (saved.normed[1], saved.mean[1], saved.rstd[1]) = (normed.y, normed.mean, normed.rstd);
-        saved.z = linear_forward(&saved.normed[1], &self.up, ROWS);
+        saved.z = linear_forward(&saved.normed[1], &self.up, ROWS, Precision::F32);
         saved.activated = bias_gelu_forward(&saved.z, &self.up_bias);
-        saved.fed = linear_forward(&saved.activated, &self.down, ROWS);
+        saved.fed = linear_forward(&saved.activated, &self.down, ROWS, Precision::F32);
         residual_forward(&saved.middle, &self.branch(1, &saved.fed))
     }
 
     /// From the gradient of the layer's output those of the residual stream at its start and of the attention's output.
     fn leave_backward(&self, grad: Vec<f32>, saved: &Saved, sums: &mut Sums) -> (Vec<f32>, Vec<f32>) {
         let fed = residual_backward(&grad, &self.branch(1, &saved.fed));
-        let (dactivated, ddown) = linear_backward(&fed.values, &saved.activated, &self.down, ROWS);
+        let (dactivated, ddown) = linear_backward(&fed.values, &saved.activated, &self.down, ROWS, Precision::F32);
         let (dz, dbias) = bias_gelu_backward(&dactivated, &saved.z, &self.up_bias);
-        let (dnormed, dup) = linear_backward(&dz, &saved.normed[1], &self.up, ROWS);
+        let (dnormed, dup) = linear_backward(&dz, &saved.normed[1], &self.up, ROWS, Precision::F32);
         let statistics = (&saved.mean[1][..], &saved.rstd[1][..]);
         let norm = norm_modulate_backward(&dnormed, &saved.middle, statistics, &self.norm[1], self.modulation(1));
         let grad = sum(grad, &norm.x);
         let attended = residual_backward(&grad, &self.branch(0, &saved.attended));
-        let (dmixed, dout) = linear_backward(&attended.values, &saved.mixed, &self.out, ROWS);
+        let (dmixed, dout) = linear_backward(&attended.values, &saved.mixed, &self.out, ROWS, Precision::F32);
         sums.extend([ddown, dbias, dup, norm.weight, dout]);
         (grad, dmixed)
     }
 
     fn enter_backward(&self, grad: Vec<f32>, dqkv: &[f32], weight: &[f32], saved: &Saved, sums: &mut Sums) -> Vec<f32> {
-        let (dnormed, dweight) = linear_backward(dqkv, &saved.normed[0], weight, ROWS);
+        let (dnormed, dweight) = linear_backward(dqkv, &saved.normed[0], weight, ROWS, Precision::F32);
         let statistics = (&saved.mean[0][..], &saved.rstd[0][..]);
         let norm = norm_modulate_backward(&dnormed, &saved.x, statistics, &self.norm[0], self.modulation(0));
         sums.extend([dweight, norm.weight]);
@@ -324,7 +330,7 @@ fn step(params: &Parameters, state: &mut [Vec<f32>; 4], rotary: &Rotary) {
     }
     let x = &noised[..SCORED * D];
     let normed = norm_modulate_forward(x, &params.norm, None);
-    let head = Head { weight: &params.head, bias: &params.head_bias, banned: Some(0) };
+    let head = Head { weight: &params.head, bias: &params.head_bias, banned: Some(0), precision: Precision::F32 };
     let (nll, grads) = head_nll_and_grads(&normed.y, &ids[..SCORED], &[1.0; SCORED], head);
     black_box(nll);
     let norm = norm_modulate_backward(&grads.x, x, (&normed.mean, &normed.rstd), &params.norm, None);

@@ -157,6 +157,14 @@ pub struct Train {
     /// Peak learning rate.
     #[serde(default = "learning_rate")]
     pub lr: f64,
+    /// What moves the parameters.
+    #[serde(default)]
+    pub optimizer: Optimizer,
+    /// Peak learning rate of the matrices that Muon moves (default: `lr`).
+    pub matrix_lr: Option<f64>,
+    /// Of large products, on the CPU.
+    #[serde(default)]
+    pub precision: Precision,
     /// Steps of linear warm-up; the first step has learning rate 0, as in the official code.
     #[serde(default)]
     pub warmup: u64,
@@ -184,6 +192,28 @@ pub struct Train {
     /// Rows in a validation, per block size.
     #[serde(default = "validate_rows")]
     pub validate_rows: usize,
+}
+
+/// What large products round their inputs to. Their sums, and all that is no such product, are f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// Nothing is rounded.
+    #[default]
+    F32,
+    /// Eight bits of mantissa, as GPUs train with: twice as quick where the processor has AVX-512 BF16.
+    Bf16,
+}
+
+/// What moves the parameters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Optimizer {
+    /// AdamW, all of them.
+    #[default]
+    Adamw,
+    /// Muon the matrices of the layers, AdamW the rest.
+    Muon,
 }
 
 fn stream() -> String {

@@ -6,11 +6,11 @@ use bd3::engine::{Engine, KeyValues, Options};
 use bd3::format::Stored;
 use bd3::loss::{self, Terms};
 use bd3::model::dit::View;
-use bd3::model::{Dit, Dropout, Form, ops};
+use bd3::model::{Dit, Dropout, Form, Precision, ops};
 use bd3::noise::all_subsets;
 use bd3::pass::{Ask, Cache, Denoiser, Filter, Lane, Nucleus, Place};
 use bd3::rng::Rng;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 
 const MASK: u32 = 19;
 const LENGTH: usize = 16;
@@ -258,7 +258,7 @@ fn fused_equals_composed() {
         let arch = arch(objective);
         let x0 = text(50, 2 * LENGTH);
         let xt = half_masked(&x0, 51);
-        let results = [Form::Composed, Form::Fused].map(|form| {
+        let results = [Form::Composed, Form::Fused(Precision::F32)].map(|form| {
             let mut model = Dit::from_parameters(&arch, &Device::flex().autodiff(), parameters()).unwrap();
             model.form = form;
             model.require_grad();
@@ -283,6 +283,28 @@ fn fused_equals_composed() {
             let largest = a.iter().fold(0f32, |m, x| m.max(x.abs()));
             close(a, b, 1e-3 * largest + 1e-6);
         }
+    }
+}
+
+/// Both forms of a Muon step, for one matrix and for three in one parameter.
+#[test]
+fn muon_is_the_same_in_both_forms() {
+    use bd3::train::optim::Muon;
+    let settings = Muon { lr: 0.02, momentum: 0.95, weight_decay: 0.1, clip: 0.5 };
+    for (rows, parts, cols) in [(16, 3, 16), (48, 1, 12), (12, 1, 48)] {
+        let random = |seed| {
+            let mut rng = Rng::new(seed);
+            let data: Vec<f32> = (0..rows * parts * cols).map(|_| rng.uniform() as f32 - 0.5).collect();
+            Tensor::<2>::from_data(TensorData::new(data, [rows * parts, cols]), &Device::flex())
+        };
+        let state = || [random(1), random(2), random(3), random(4)];
+        let after = |form| ops::muon(form, &settings, 0.9, rows, random(5), state()).map(numbers);
+        let (composed, fused) = (after(Form::Composed), after(Form::Fused(Precision::F32)));
+        for (a, b) in composed.iter().zip(&fused) {
+            close(a, b, 1e-5);
+        }
+        assert_eq!(fused[2], numbers(random(3)), "the second moment is left alone");
+        assert_ne!(fused[0], numbers(random(1)));
     }
 }
 

@@ -57,7 +57,7 @@ fn trained(chain: &MarkovToy, block: usize, steps: usize) -> Dit {
     let mut model = init::fresh(&arch(), &Device::flex().autodiff(), &rng).unwrap();
     model.require_grad();
     let mut optimizer = Optimizer::new(&model);
-    let update = Update { lr: 3e-3, betas: [0.9, 0.99], weight_decay: 0.0, max_norm: 1.0, ema: 0.9 };
+    let update = Update { lr: 3e-3, betas: [0.9, 0.99], weight_decay: 0.0, max_norm: 1.0, ema: 0.9, muon: None };
     for _ in 0..steps {
         let text = chain_rows(chain, 32, &mut rng);
         let x0 = text.batch(0..32).ids;

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use bd3::arch::{Arch, Dit, Objective, Shape, SizeClip, SpecialIds};
 use bd3::data::{Packing, Reader, Shard, Source, Tail, Wrap};
-use bd3::model::fused::matmul::{Matrix, product};
+use bd3::model::fused::matmul::{Matrix, Precision};
 use bd3::noise::{Clip, Schedule};
 use bd3::recipe::Recipe;
 use bd3::rng::Rng;
@@ -29,6 +29,9 @@ pub struct TrainArgs {
     /// Steps that are timed, after two that are not
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = counts::count)]
     steps: u64,
+    /// What large products round their inputs to
+    #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = ["f32", "bf16"])]
+    precision: String,
     /// One JSON object instead of a sentence
     #[arg(long)]
     json: bool,
@@ -56,10 +59,11 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         return Err(Error::value("--steps", "at least 1", "0").into());
     }
     let place = Temporary::new();
-    let plan = plan()?;
+    let plan = plan(&args.precision)?;
     let useful = useful_flops(&plan.arch, plan.recipe.train.batch);
     let tokens_per_step = (plan.recipe.train.batch * LENGTH) as f64;
-    let mut clock = Clock { steps: args.steps, rates: Vec::new(), peaks: Vec::new() };
+    let precision = plan.recipe.train.precision;
+    let mut clock = Clock { steps: args.steps, precision, rates: Vec::new(), peaks: Vec::new() };
     Run::open(plan, &place.0, &Device::flex(), None)?.train(&mut clock)?;
     let (rate, peak) = (median(&mut clock.rates), median(&mut clock.peaks));
     let bound = tokens_per_step * peak / useful;
@@ -84,8 +88,9 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     Ok(view::print(&text)?)
 }
 
-fn plan() -> Result<Plan> {
-    let recipe = Recipe::parse(Path::new("the reference step"), RECIPE, &[])?;
+fn plan(precision: &str) -> Result<Plan> {
+    let settings = [format!("train.precision={precision}")];
+    let recipe = Recipe::parse(Path::new("the reference step"), RECIPE, &settings)?;
     let special = Special { bos: Some(0), eos: Some(1), mask: VOCAB as u32 - 1, pad: None };
     let mut rng = Rng::new(0);
     let mut document = || ((0..LENGTH - 1).map(|_| 2 + rng.below(VOCAB - 3) as u32).collect(), 1);
@@ -135,6 +140,7 @@ fn useful_flops(arch: &Arch, batch: usize) -> f64 {
 /// Times steps and, in turn with them, the product that is the machine's peak.
 struct Clock {
     steps: u64,
+    precision: Precision,
     /// Tokens per second.
     rates: Vec<f64>,
     /// Operations per second.
@@ -147,7 +153,7 @@ impl Observer for Clock {
     }
 
     fn step(&mut self, row: &StepRow) {
-        let peak = peak();
+        let peak = peak(self.precision);
         if row.step > WARM_UP {
             self.rates.push(row.tokens_per_second);
             self.peaks.push(peak);
@@ -159,10 +165,10 @@ impl Observer for Clock {
     fn saved(&mut self, _: u64) {}
 }
 
-fn peak() -> f64 {
+fn peak(precision: Precision) -> f64 {
     let ones = vec![1.0; SIDE * SIDE];
     let start = Instant::now();
-    black_box(product(Matrix::new(&ones, SIDE, SIDE), Matrix::new(&ones, SIDE, SIDE)));
+    black_box(precision.product(Matrix::new(&ones, SIDE, SIDE), Matrix::new(&ones, SIDE, SIDE)));
     2.0 * (SIDE as f64).powi(3) / start.elapsed().as_secs_f64()
 }
 
@@ -188,7 +194,7 @@ mod tests {
 
     #[test]
     fn the_reference_step_needs_130_gflop() {
-        let plan = plan().unwrap();
+        let plan = plan("f32").unwrap();
         let useful = useful_flops(&plan.arch, plan.recipe.train.batch);
         assert!((useful / 1e9 - 130.0).abs() < 1.0, "{useful}");
     }

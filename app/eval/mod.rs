@@ -83,6 +83,9 @@ pub struct EvalArgs {
     /// One JSON object instead of a table
     #[arg(long, help_heading = "Output")]
     json: bool,
+    /// In it, the nats and tokens of every row of text too, so that models can be compared row by row
+    #[arg(long, help_heading = "Output", requires = "json", conflicts_with = "judge")]
+    each: bool,
 }
 
 /// Open rows of a pass that make it efficient: the weights are read once for all of them.
@@ -138,7 +141,7 @@ pub fn run(args: &EvalArgs) -> anyhow::Result<()> {
         measure_all(&|block| likelihood(&engine, &text, &args.measure(block)))?
     };
     if args.json {
-        let rows: Vec<Value> = rows.iter().map(object).collect();
+        let rows: Vec<Value> = rows.iter().map(|row| object(row, args.each)).collect();
         return Ok(view::print_json(&json!({"model": model.name, "data": names(&args.data), "rows": rows}))?);
     }
     let header = "block  kind       nats    stderr  perplexity  bits/byte     tokens  draws\n";
@@ -226,9 +229,9 @@ fn kind(found: &Likelihood) -> &'static str {
     if found.exact { "exact" } else { "bound" }
 }
 
-fn object(row: &Row) -> Value {
+fn object(row: &Row, each: bool) -> Value {
     let found = &row.found;
-    json!({
+    let mut object = json!({
         "block": row.block,
         "kind": kind(found),
         "nats": found.nats(),
@@ -237,7 +240,11 @@ fn object(row: &Row) -> Value {
         "bits_per_byte": row.bits_per_byte,
         "tokens": found.tokens(),
         "draws": found.draws,
-    })
+    });
+    if each {
+        object["each"] = found.rows.iter().map(|row| json!([row.nats, row.tokens])).collect();
+    }
+    object
 }
 
 fn line(row: &Row) -> String {

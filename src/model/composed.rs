@@ -6,6 +6,7 @@ use burn::tensor::{Bool, Int, Tensor, TensorData};
 
 use super::Heads;
 use super::fused::adamw::AdamW;
+use super::fused::muon::{COEFFICIENTS, ITERATIONS, Muon};
 use super::fused::residual::dropout_keep;
 use super::ops::Branch;
 use crate::arch::NORM_EPS;
@@ -157,4 +158,28 @@ pub fn adamw(s: &AdamW, decay: f64, grad: Tensor<2>, [param, m, v, ema]: [Tensor
     let param = param * (1.0 - s.lr * s.weight_decay) - m.clone() / root * (s.lr / (1.0 - s.beta1.powf(t)));
     let ema = ema * decay + param.clone() * (1.0 - decay);
     [param, m, v, ema]
+}
+
+/// One Muon step for a stack of matrices of `rows` rows, and one of the moving average; see [`super::fused::muon`].
+pub fn muon(s: &Muon, decay: f64, rows: usize, grad: Tensor<2>, [param, m, v, ema]: [Tensor<2>; 4]) -> [Tensor<2>; 4] {
+    let grad = grad * s.clip;
+    let m = m * s.momentum + grad.clone();
+    let [keep, step] = s.factors([rows, param.dims()[1]]);
+    let direction = (grad + m.clone() * s.momentum).split(rows, 0).into_iter().map(orthogonal).collect();
+    let param = param * keep - Tensor::cat(direction, 0) * step;
+    let ema = ema * decay + param.clone() * (1.0 - decay);
+    [param, m, v, ema]
+}
+
+/// A matrix with the same singular vectors whose singular values are near 1.
+fn orthogonal(x: Tensor<2>) -> Tensor<2> {
+    let [a, b, c] = COEFFICIENTS;
+    let norm = (x.clone() * x.clone()).sum().sqrt().reshape([1, 1]) + 1e-7;
+    let mut x = x / norm;
+    for _ in 0..ITERATIONS {
+        let s = x.clone().matmul(x.clone().transpose());
+        let polynomial = s.clone() * b + s.clone().matmul(s) * c;
+        x = x.clone() * a + polynomial.matmul(x);
+    }
+    x
 }

@@ -8,6 +8,7 @@ pub mod fused;
 pub mod ops;
 
 pub use dit::Dit;
+pub use fused::matmul::Precision;
 pub use fused::residual::Dropout;
 pub use fused::rotary::Rotary;
 
@@ -16,8 +17,8 @@ pub use fused::rotary::Rotary;
 pub enum Form {
     /// Plain tensor operations, any device.
     Composed,
-    /// One operation each, on the CPU.
-    Fused,
+    /// One operation each, on the CPU, its large products with this precision.
+    Fused(Precision),
 }
 
 /// The shape of an attention call, and its rotary table.

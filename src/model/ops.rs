@@ -8,15 +8,16 @@ use super::custom::{Grad, Made, custom, from_host, host, numbers};
 use super::fused::adamw::{self, AdamW};
 use super::fused::attention::{self, KeyValueLayout};
 use super::fused::head::{self, Head, HeadGrads};
+use super::fused::muon::{self, Muon};
 use super::fused::norm::{self, Normed};
 use super::fused::{self, embed, gelu, matmul};
-use super::{Dropout, Form, Heads, composed};
+use super::{Dropout, Form, Heads, Precision, composed};
 use crate::error::{Error, Result};
 
 /// The quickest form that the device has.
 pub fn best_form(device: &Device) -> Form {
     let inner = device.clone().inner();
-    if inner == Device::flex() { Form::Fused } else { Form::Composed }
+    if inner == Device::flex() { Form::Fused(Precision::F32) } else { Form::Composed }
 }
 
 /// A tensor's numbers, row major.
@@ -72,13 +73,11 @@ pub fn gather(form: Form, table: Tensor<2>, ids: &[u32]) -> Tensor<2> {
 
 /// `x` `[rows, in]` times `weight` `[out, in]` transposed.
 pub fn linear(form: Form, x: Tensor<2>, weight: Tensor<2>) -> Tensor<2> {
-    if form == Form::Composed {
-        return composed::linear(x, weight);
-    }
+    let Form::Fused(precision) = form else { return composed::linear(x, weight) };
     let ([rows, _], [out, _]) = (x.dims(), weight.dims());
     custom([x, weight], |[x, weight]| {
-        Made::new(matmul::linear_forward(x, weight, rows), [rows, out], move |[x, weight], grad| {
-            let (dx, dweight) = matmul::linear_backward(grad, x, weight, rows);
+        Made::new(matmul::linear_forward(x, weight, rows, precision), [rows, out], move |[x, weight], grad| {
+            let (dx, dweight) = matmul::linear_backward(grad, x, weight, rows, precision);
             [Grad::New(dx), Grad::New(dweight)]
         })
     })
@@ -218,16 +217,16 @@ pub fn head_nll(
     targets: &Targets<'_>,
 ) -> Result<(Tensor<2>, Vec<f64>)> {
     let Targets { ids, weights, banned } = targets;
-    if form == Form::Composed {
+    let Form::Fused(precision) = form else {
         let nll = composed::head_nll(x, head, ids, *banned);
         let weights = TensorData::new(weights.clone(), nll.dims());
         let loss = (nll.clone() * Tensor::<2>::from_data(weights, &nll.device())).sum().reshape([1, 1]);
         return Ok((loss, to_vec(nll)?.into_iter().map(f64::from).collect()));
-    }
+    };
     let mut nll = Vec::new();
     let differentiated = x.is_autodiff();
     let loss = custom([x, head[0].clone(), head[1].clone()], |[x, weight, bias]| {
-        let head = Head { weight, bias, banned: Some(*banned) };
+        let head = Head { weight, bias, banned: Some(*banned), precision };
         // The gradients are made while a chunk of logits is in the cache; the backward pass only scales them.
         let grads = if differentiated {
             let (losses, grads) = head::head_nll_and_grads(x, ids, weights, head);
@@ -250,7 +249,7 @@ pub fn head_nll(
 
 /// The sum of a tensor's squares.
 pub fn square_sum(form: Form, x: &Tensor<2>) -> Result<f64> {
-    if form == Form::Fused {
+    if form != Form::Composed {
         return Ok(adamw::square_sum(numbers(&host(x.clone()))));
     }
     Ok(to_vec((x.clone() * x.clone()).sum().reshape([1, 1]))?.into_iter().map(f64::from).sum())
@@ -265,5 +264,25 @@ pub fn adamw(form: Form, settings: &AdamW, decay: f64, grad: Tensor<2>, state: [
     let mut state = state.map(host);
     let [param, m, v, ema] = state.each_mut().map(|t| t.storage_mut::<f32>());
     adamw::adamw(settings, numbers(&grad), adamw::Slot { param, m, v, ema: Some((ema, decay)) });
+    state.map(from_host)
+}
+
+/// One Muon step for a stack of matrices of `rows` rows each and one of the moving average: `[param, m, v, ema]` to the same, v
+/// unused.
+pub fn muon(
+    form: Form,
+    settings: &Muon,
+    decay: f64,
+    rows: usize,
+    grad: Tensor<2>,
+    state: [Tensor<2>; 4],
+) -> [Tensor<2>; 4] {
+    let Form::Fused(precision) = form else { return composed::muon(settings, decay, rows, grad, state) };
+    let cols = grad.dims()[1];
+    let grad = host(grad);
+    let mut state = state.map(host);
+    let [param, m, v, ema] = state.each_mut().map(|t| t.storage_mut::<f32>());
+    let slot = adamw::Slot { param, m, v, ema: Some((ema, decay)) };
+    muon::muon(settings, numbers(&grad), slot, [rows, cols], precision);
     state.map(from_host)
 }

@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::format::Type;
 use crate::likelihood::{self, Estimator, Measure};
 use crate::loss;
-use crate::model::{Dit, Dropout, dit::View, ops};
+use crate::model::{Dit, Dropout, Form, Precision, dit::View, ops};
 use crate::noise::Clip;
 use crate::recipe;
 use crate::rng::Rng;
@@ -29,9 +29,12 @@ use crate::tokenizer::Tokenizer;
 
 use batch::Micro;
 use log::{Log, StepRow, ValidationRow};
-use optim::{Optimizer, Update, gradients};
+use optim::{Momentum, Optimizer, Update, gradients};
 use plan::{Plan, SizePlan};
 use state::Progress;
+
+/// Decay of Muon's momentum, as its authors have it.
+const MOMENTUM: f64 = 0.95;
 
 /// Hears what a run does.
 pub trait Observer {
@@ -110,6 +113,8 @@ impl Run {
             let optimizer = Optimizer::new(&model);
             (model, optimizer, 0, 0)
         };
+        let mut model = model;
+        model.form = form(model.form, plan.recipe.train.precision)?;
         let log = Log::open(&dir.join("log.jsonl"), step)?;
         let run = Self { plan, dir: dir.into(), rng, sizes, model, optimizer, step, tokens, log, _lock: lock };
         if resumed {
@@ -170,8 +175,16 @@ impl Run {
             });
         }
         let lr = learning_rate(&train, self.step);
-        let update =
-            Update { lr, betas: train.betas, weight_decay: train.weight_decay, max_norm: train.clip, ema: train.ema };
+        let matrix_lr = lr * train.matrix_lr.map_or(1.0, |peak| peak / train.lr);
+        let muon = Momentum { lr: matrix_lr, momentum: MOMENTUM };
+        let update = Update {
+            lr,
+            betas: train.betas,
+            weight_decay: train.weight_decay,
+            max_norm: train.clip,
+            ema: train.ema,
+            muon: (train.optimizer == recipe::Optimizer::Muon).then_some(muon),
+        };
         let grads = sums.unwrap_or_else(|| self.optimizer.slots.iter().map(|slot| slot.m.zeros_like()).collect());
         let grad_norm = self.optimizer.update(&mut self.model, grads, &update)?;
         self.step += 1;
@@ -262,6 +275,7 @@ impl Run {
         };
         let clip = |s: &SizePlan| SizeClip { size: s.size, beta: s.clip.beta(), omega: s.clip.omega() };
         model.arch.sizes = self.sizes.iter().map(clip).collect();
+        model.form = ops::best_form(model.device());
         model
     }
 
@@ -305,6 +319,17 @@ fn initial(plan: &Plan, path: &Path, device: &Device) -> Result<Dit> {
         return Err(Error::file(path.join("tokenizer.json"), expected, "another one"));
     }
     Dit::from_parameters(&plan.arch, device, |name, shape| checkpoint.f32(name, shape))
+}
+
+/// The form that a recipe's precision asks for.
+fn form(best: Form, precision: Precision) -> Result<Form> {
+    match (best, precision) {
+        (Form::Fused(_), precision) => Ok(Form::Fused(precision)),
+        (Form::Composed, Precision::F32) => Ok(best),
+        (Form::Composed, Precision::Bf16) => {
+            Err(Error::value("train.precision", "f32 on this device (bf16 is for the CPU)", "bf16"))
+        }
+    }
 }
 
 /// Takes the lock of a run's folder, which is made if need be.

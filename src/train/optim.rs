@@ -1,11 +1,13 @@
-//! AdamW with global-norm clipping and an exponential moving average, over all parameters of a network, in place.
+//! AdamW, or Muon for the matrices of the layers, with global-norm clipping and an exponential moving average, over all
+//! parameters of a network, in place.
 
 use burn::tensor::{Gradients, Tensor};
 
 use crate::error::{Error, Result};
-use crate::model::{Dit, Form, ops};
+use crate::model::{Dit, ops};
 
 pub use crate::model::fused::adamw::AdamW;
+pub use crate::model::fused::muon::Muon;
 
 /// One parameter's state, beside the parameter.
 #[derive(Clone, Debug)]
@@ -42,6 +44,17 @@ pub struct Update {
     pub max_norm: f64,
     /// Decay of the moving average, before its warm-up; 0: the average is the parameter itself.
     pub ema: f64,
+    /// For the matrices of the layers, instead of AdamW.
+    pub muon: Option<Momentum>,
+}
+
+/// What Muon has of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Momentum {
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the momentum.
+    pub momentum: f64,
 }
 
 impl Optimizer {
@@ -74,12 +87,20 @@ impl Optimizer {
             step: self.updates,
             clip,
         };
+        let muon =
+            update.muon.map(|Momentum { lr, momentum }| Muon { lr, momentum, weight_decay: update.weight_decay, clip });
         let n = self.updates as f64;
         let decay = update.ema.min((1.0 + n) / (10.0 + n));
         let mut slots = self.slots.iter_mut().zip(grads);
-        model.visit(&mut |_, tensor| {
+        model.visit(&mut |name, tensor| {
             if let Some((slot, grad)) = slots.next() {
-                step(form, &settings, decay, (tensor, grad), slot);
+                let width = tensor.dims()[1];
+                step((tensor, grad), slot, |grad, state| match (&muon, matrix_rows(name, width)) {
+                    (Some(muon), Some(rows)) => {
+                        ops::muon(form, muon, decay, rows.unwrap_or(state[0].dims()[0]), grad, state)
+                    }
+                    _ => ops::adamw(form, &settings, decay, grad, state),
+                });
             }
         });
         Ok(norm)
@@ -98,10 +119,24 @@ impl Optimizer {
     }
 }
 
-fn step(form: Form, settings: &AdamW, decay: f64, (param, grad): (&mut Tensor<2>, Tensor<2>), slot: &mut Slot) {
+/// Whether Muon moves a parameter; the rows of each matrix in it, all of them if it is one: queries, keys and values are three.
+fn matrix_rows(name: &str, width: usize) -> Option<Option<usize>> {
+    let (_, name) = name.strip_prefix("blocks.")?.split_once('.')?;
+    match name {
+        "attn_qkv.weight" => Some(Some(width)),
+        "attn_out.weight" | "mlp.0.weight" | "mlp.2.weight" => Some(None),
+        _ => None,
+    }
+}
+
+fn step(
+    (param, grad): (&mut Tensor<2>, Tensor<2>),
+    slot: &mut Slot,
+    rule: impl FnOnce(Tensor<2>, [Tensor<2>; 4]) -> [Tensor<2>; 4],
+) {
     let leaf = std::mem::replace(param, Tensor::empty([1, 0], &param.device()));
     let state = [leaf.inner(), take(&mut slot.m), take(&mut slot.v), take(&mut slot.ema)];
-    let [next, m, v, ema] = ops::adamw(form, settings, decay, grad, state);
+    let [next, m, v, ema] = rule(grad, state);
     *param = Tensor::from_inner(next).require_grad();
     (slot.m, slot.v, slot.ema) = (m, v, ema);
 }

@@ -11,7 +11,7 @@ use crate::data::build::{build, train_tokenizer};
 use crate::data::{self, Folder, Packing, Reader, Shares, Split, Tail, Wrap, toy};
 use crate::error::{Error, Result};
 use crate::noise::{Clip, Grid, Schedule, candidates};
-use crate::recipe::Recipe;
+use crate::recipe::{Optimizer, Recipe};
 use crate::rng::Rng;
 use crate::tokenizer::Tokenizer;
 
@@ -122,6 +122,18 @@ fn check_numbers(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> 
     for (key, value) in positive.into_iter().chain([("corrupt.weight", corrupt.weight)]) {
         if !(value >= 0.0 && value.is_finite()) {
             return Err(at(key, "a number that is not negative", value.to_string()));
+        }
+    }
+    if let Some(lr) = train.matrix_lr {
+        if recipe.train.optimizer != Optimizer::Muon {
+            return Err(at("train.matrix_lr", "none without `optimizer = \"muon\"`", lr.to_string()));
+        }
+        if !(lr >= 0.0 && lr.is_finite() && train.lr > 0.0) {
+            return Err(at(
+                "train.matrix_lr",
+                "a number that is not negative, beside a positive train.lr",
+                lr.to_string(),
+            ));
         }
     }
     if train.betas.iter().any(|b| !(0.0..1.0).contains(b)) {

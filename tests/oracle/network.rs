@@ -10,7 +10,7 @@ use bd3::engine::{Engine, KeyValues, Options};
 use bd3::format::{Stored, safetensors::Tensors};
 use bd3::loss::{self, ScoreNoise, Terms};
 use bd3::model::dit::{View, sinusoids};
-use bd3::model::{Dit, Form, Rotary, ops};
+use bd3::model::{Dit, Form, Precision, Rotary, ops};
 use bd3::pass::{Ask, Denoiser, Filter, Lane, Nucleus};
 use burn::tensor::{Device, Tensor};
 use serde_json::json;
@@ -48,7 +48,7 @@ pub fn network(dir: &Path, kind: Kind, block: usize, device: &Device) -> Result<
 }
 
 /// Both forms of the hot operations: each must match the goldens.
-pub const FORMS: [Form; 2] = [Form::Composed, Form::Fused];
+pub const FORMS: [Form; 2] = [Form::Composed, Form::Fused(Precision::F32)];
 
 fn device() -> Device {
     Device::flex().autodiff()

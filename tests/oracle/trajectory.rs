@@ -37,7 +37,8 @@ pub fn train(dir: &Path, path: &Path) -> Check {
                 loss::cross_entropy(&model, stream, &terms, (batch * length) as f64).map_err(|e| e.to_string())?;
             let grads = gradients(&mut model, loss.backward());
             let lr = golden.get("lr")?.data[step];
-            let update = Update { lr, betas: [0.9, 0.999], weight_decay: 0.0, max_norm: meta("clip")?, ema: 0.9999 };
+            let update =
+                Update { lr, betas: [0.9, 0.999], weight_decay: 0.0, max_norm: meta("clip")?, ema: 0.9999, muon: None };
             norms.push(optimizer.update(&mut model, grads, &update).map_err(|e| e.to_string())?);
             losses.push(f64::from(ops::to_vec(loss).map_err(|e| e.to_string())?[0]));
         }

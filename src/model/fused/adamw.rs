@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::simd::{LANES, mul_add, vectorised};
 
 /// Elements that one task works on.
-const CHUNK: usize = 1 << 14;
+pub const CHUNK: usize = 1 << 14;
 
 /// The settings of one step.
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +111,8 @@ vectorised! {
 }
 
 vectorised! {
-    fn average(ema: &mut [f32], param: &[f32], rest: f32) {
+    /// `ema` moved towards `param` by the share `rest`.
+    pub fn average(ema: &mut [f32], param: &[f32], rest: f32) {
         for (ema, param) in ema.iter_mut().zip(param) {
             *ema = mul_add::<FMA>(param - *ema, rest, *ema);
         }

@@ -6,8 +6,8 @@
 
 use rayon::prelude::*;
 
-use super::matmul::{Matrix, Write, product, product_into};
-use super::simd::{self, vectorised};
+use super::matmul::{Matrix, Precision, Write};
+use super::simd::{self, scale, vectorised};
 
 /// Logits of one chunk, at most about: 16 MB.
 const CHUNK_LOGITS: usize = 1 << 22;
@@ -23,6 +23,8 @@ pub struct Head<'a> {
     pub bias: &'a [f32],
     /// An id that gets probability 0.
     pub banned: Option<u32>,
+    /// Of the products.
+    pub precision: Precision,
 }
 
 /// Gradients of the weighted sum of the rows' losses.
@@ -65,12 +67,13 @@ pub fn head_nll_and_grads(x: &[f32], targets: &[u32], weights: &[f32], head: Hea
         plan.losses(&mut logits, &targets[rows.clone()], Some(&weights[rows.clone()]), &mut nll[rows.clone()]);
         let grad = Matrix::new(&logits, n, vocab);
         let at = rows.start * d..rows.end * d;
-        product_into(&mut dx[at.clone()], grad, Matrix::new(head.weight, vocab, d), Write::Replace);
+        let weight = Matrix::new(head.weight, vocab, d);
+        head.precision.product_into(&mut dx[at.clone()], grad, weight, Write::Replace);
         let x = Matrix::new(&x[at], n, d);
         if dweight.is_empty() {
-            dweight = product(grad.transposed(), x);
+            dweight = head.precision.product(grad.transposed(), x);
         } else {
-            product_into(&mut dweight, grad.transposed(), x, Write::Add);
+            head.precision.product_into(&mut dweight, grad.transposed(), x, Write::Add);
         }
         add_column_sums(&logits, &mut dbias);
     }
@@ -85,6 +88,7 @@ struct Plan<'a> {
     d: usize,
     /// Rows of a chunk.
     chunk: usize,
+    precision: Precision,
 }
 
 impl<'a> Plan<'a> {
@@ -100,7 +104,7 @@ impl<'a> Plan<'a> {
             bias[banned as usize] = f32::NEG_INFINITY;
         }
         let chunk = (CHUNK_LOGITS / vocab).clamp(64, 2048) / 64 * 64;
-        Self { weight: head.weight, bias, d, chunk }
+        Self { weight: head.weight, bias, d, chunk, precision: head.precision }
     }
 
     fn vocab(&self) -> usize {
@@ -109,7 +113,7 @@ impl<'a> Plan<'a> {
 
     fn logits(&self, x: &[f32], rows: std::ops::Range<usize>) -> Vec<f32> {
         let x = Matrix::new(&x[rows.start * self.d..rows.end * self.d], rows.len(), self.d);
-        product(x, Matrix::new(self.weight, self.vocab(), self.d).transposed())
+        self.precision.product(x, Matrix::new(self.weight, self.vocab(), self.d).transposed())
     }
 
     /// Writes the losses, and with weights puts their gradient in the place of the logits.
@@ -158,14 +162,6 @@ vectorised! {
 }
 
 vectorised! {
-    fn scale(x: &mut [f32], factor: f32) {
-        for x in x {
-            *x *= factor;
-        }
-    }
-}
-
-vectorised! {
     fn add(total: &mut [f32], x: &[f32]) {
         for (total, x) in total.iter_mut().zip(x) {
             *total += x;
@@ -194,7 +190,8 @@ mod tests {
     fn losses_and_gradients_equal_the_definition() {
         for (rows, d, vocab, banned) in [(1, 8, 2, None), (5, 3, 31, Some(4)), (70, 2, 19, Some(0))] {
             let (x, weight, bias) = (random(rows * d, 1), random(vocab * d, 2), random(vocab, 3));
-            let (weights, head) = (random(rows, 4), Head { weight: &weight, bias: &bias, banned });
+            let (weights, head) =
+                (random(rows, 4), Head { weight: &weight, bias: &bias, banned, precision: Precision::F32 });
             let targets: Vec<u32> =
                 (0..rows as u32).map(|i| if banned.is_some() { i % 3 + 1 } else { i % 2 }).collect();
             let (xw, ww, bw) = (wide(&x), wide(&weight), wide(&bias));
@@ -212,7 +209,7 @@ mod tests {
     #[test]
     fn large_logits_stay_finite() {
         let (x, weight) = ([1000.0, -1000.0], [3.0, -3.0, 0.0]);
-        let head = Head { weight: &weight, bias: &[0.0; 3], banned: None };
+        let head = Head { weight: &weight, bias: &[0.0; 3], banned: None, precision: Precision::F32 };
         let (nll, grads) = head_nll_and_grads(&x, &[0, 0], &[1.0, 1.0], head);
         assert_eq!(nll, [0.0, 6000.0]);
         assert_eq!(grads.x, [0.0, -6.0]);
@@ -225,7 +222,7 @@ mod tests {
         let (x, weight, bias) = (random(rows * d, 1), random(vocab * d, 2), random(vocab, 3));
         let weights = random(rows, 4);
         let targets: Vec<u32> = (0..rows as u32).map(|i| i * 401 % vocab as u32).collect();
-        let head = Head { weight: &weight, bias: &bias, banned: Some(69_999) };
+        let head = Head { weight: &weight, bias: &bias, banned: Some(69_999), precision: Precision::F32 };
         let (nll, grads) = head_nll_and_grads(&x, &targets, &weights, head);
         let mut dbias = vec![0.0; vocab];
         for i in 0..rows {

@@ -5,8 +5,12 @@
 //! does not change a bit. Measured on the reference shapes, tiles of all rows and few columns are as quick as OpenBLAS.
 #![allow(unsafe_code)]
 
+pub mod bf16;
+
 use gemm::Parallelism;
 use rayon::prelude::*;
+
+pub use crate::recipe::Precision;
 
 /// Largest tile of a parallel product. Few columns, because each tile packs its own columns of `b` but streams `a`.
 const TILE_ROWS: usize = 2048;
@@ -74,6 +78,24 @@ pub enum Write {
     Add,
 }
 
+impl Precision {
+    /// `a b` as a new contiguous matrix, in parallel.
+    pub fn product(self, a: Matrix, b: Matrix) -> Vec<f32> {
+        match self {
+            Self::F32 => product(a, b),
+            Self::Bf16 => bf16::product(a, b),
+        }
+    }
+
+    /// `dst = a b` or `dst += a b` for a contiguous `dst`, in parallel.
+    pub fn product_into(self, dst: &mut [f32], a: Matrix, b: Matrix, write: Write) {
+        match self {
+            Self::F32 => product_into(dst, a, b, write),
+            Self::Bf16 => bf16::product_into(dst, a, b, write),
+        }
+    }
+}
+
 /// `dst = a b` or `dst += a b` on the calling thread.
 ///
 /// # Panics
@@ -105,16 +127,16 @@ pub fn product_into(dst: &mut [f32], a: Matrix, b: Matrix, write: Write) {
 }
 
 /// A linear layer without bias: `x [rows, in]`, `w [out, in]` to `[rows, out]`.
-pub fn linear_forward(x: &[f32], w: &[f32], rows: usize) -> Vec<f32> {
+pub fn linear_forward(x: &[f32], w: &[f32], rows: usize, precision: Precision) -> Vec<f32> {
     let (x, w) = linear_operands(x, w, rows);
-    product(x, w.transposed())
+    precision.product(x, w.transposed())
 }
 
 /// The backward pass of `linear_forward`: from `grad [rows, out]` the gradients `(dx [rows, in], dw [out, in])`.
-pub fn linear_backward(grad: &[f32], x: &[f32], w: &[f32], rows: usize) -> (Vec<f32>, Vec<f32>) {
+pub fn linear_backward(grad: &[f32], x: &[f32], w: &[f32], rows: usize, precision: Precision) -> (Vec<f32>, Vec<f32>) {
     let (x, w) = linear_operands(x, w, rows);
     let grad = Matrix::new(grad, rows, w.rows);
-    (product(grad, w), product(grad.transposed(), x))
+    (precision.product(grad, w), precision.product(grad.transposed(), x))
 }
 
 fn linear_operands<'a>(x: &'a [f32], w: &'a [f32], rows: usize) -> (Matrix<'a>, Matrix<'a>) {
@@ -254,9 +276,9 @@ mod tests {
     fn linear_backward_is_the_adjoint() {
         let (rows, inputs, outputs) = (37, 24, 72);
         let (x, w, g) = (random(rows * inputs, 1), random(outputs * inputs, 2), random(rows * outputs, 3));
-        let y = linear_forward(&x, &w, rows);
+        let y = linear_forward(&x, &w, rows, Precision::F32);
         close(&y, &naive(&x, &transpose(&w, outputs, inputs), rows, inputs, outputs), 1e-5);
-        let (dx, dw) = linear_backward(&g, &x, &w, rows);
+        let (dx, dw) = linear_backward(&g, &x, &w, rows, Precision::F32);
         close(&dx, &naive(&g, &w, rows, outputs, inputs), 1e-5);
         close(&dw, &naive(&transpose(&g, rows, outputs), &x, outputs, rows, inputs), 1e-5);
     }
@@ -265,8 +287,8 @@ mod tests {
     fn threads_do_not_change_a_bit() {
         let (x, w, g) = (random(300 * 100, 1), random(200 * 100, 2), random(300 * 200, 3));
         same_in_pools(|| {
-            let (dx, dw) = linear_backward(&g, &x, &w, 300);
-            [linear_forward(&x, &w, 300), dx, dw].concat()
+            let (dx, dw) = linear_backward(&g, &x, &w, 300, Precision::F32);
+            [linear_forward(&x, &w, 300, Precision::F32), dx, dw].concat()
         });
     }
 }

@@ -16,6 +16,7 @@ pub mod embed;
 pub mod gelu;
 pub mod head;
 pub mod matmul;
+pub mod muon;
 pub mod norm;
 pub mod residual;
 pub mod rotary;

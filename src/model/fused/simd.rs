@@ -25,6 +25,15 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
+vectorised! {
+    /// Each number times `factor`.
+    pub fn scale(x: &mut [f32], factor: f32) {
+        for x in x {
+            *x *= factor;
+        }
+    }
+}
+
 /// `a * b + c`, fused where `FMA`.
 #[inline(always)]
 pub fn mul_add<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {

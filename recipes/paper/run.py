@@ -1,0 +1,208 @@
+"""The paper's order at a small size: trains every recipe of this folder with several seeds, measures them, prints the tables.
+
+    bd3 data stories.train.jsonl.zst --tokenizer models/tiny --split 99,1,0 --out runs/stories
+    python recipes/paper/run.py --bd3 target/release/bd3 --test stories.test.jsonl
+
+One command does it all; stopped and started again it goes on where it was, from each run's last checkpoint. Each run has a thread
+of its own. Writes into --out (a folder for each run) and --svg, and prints Markdown. No packages are needed."""
+
+import argparse
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).parent
+# Recipe, name, block size, perplexity on LM1B (Arriola et al. 2025, tables 1 and 3).
+ORDER = [
+    ("ar", "AR", 1, 22.83),
+    ("block4", "BD3-LM, block 4", 4, 28.23),
+    ("block8", "BD3-LM, block 8", 8, 29.83),
+    ("block16", "BD3-LM, block 16", 16, 30.60),
+    ("diffusion", "MDLM (one block)", 128, 31.78),
+    ("sedd", "SEDD (one block)", 128, 32.68),
+]
+# Block size, recipe with all noise levels, recipe with a clip, and the paper's perplexity and variance (tables 1 and 8) of both.
+CLIPS = [
+    (1, "block1-full", "block1", "25.56 / 1.52", "22.88 / 0.11"),
+    (4, "block4-full", "block4", "30.18 / 23.45", "29.21 / 6.24"),
+    (16, "block16-full", "block16", "31.72 / 7.62", "31.12 / 3.58"),
+]
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bd3", default="bd3", help="the program")
+    parser.add_argument("--test", required=True, help="text to measure on")
+    parser.add_argument("--out", default="runs/paper", type=Path, help="folder of the runs")
+    parser.add_argument("--svg", default="docs/paper.svg", type=Path, help="where the plot goes")
+    parser.add_argument("--seeds", default=3, type=int, help="runs of each recipe, seeds 1, 2, ...")
+    parser.add_argument("--jobs", default=os.cpu_count(), type=int, help="runs side by side")
+    parser.add_argument("--draws", default=4, type=int, help="how often each row of the test text is noised")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of all recipes")
+    parser.add_argument("--tables", action="store_true", help="only the tables, of the runs that are there")
+    return parser.parse_args()
+
+
+def train(args, recipe, seed):
+    """Trains one run to its end and measures it; both are passed over where they are done."""
+    run = args.out / f"{recipe}-{seed}"
+    found = run / "eval.json"
+    if found.exists():
+        return
+    settings = [word for setting in [f"seed={seed}", *args.set] for word in ("--set", setting)]
+    alone = {**os.environ, "RAYON_NUM_THREADS": "1"}
+    run.parent.mkdir(parents=True, exist_ok=True)
+    with open(run.with_suffix(".log"), "a") as log:
+        command = [args.bd3, "train", HERE / f"{recipe}.toml", "--out", run, "--resume", *settings]
+        subprocess.run(command, env=alone, stdout=log, stderr=log, check=True)
+        block = {name: str(size) for name, _, size, _ in ORDER} | {row[2]: str(row[0]) for row in CLIPS}
+        block |= {row[1]: str(row[0]) for row in CLIPS}
+        command = [args.bd3, "eval", run / "model", args.test, "--block", block[recipe], "--draws", str(args.draws)]
+        command += ["--json", "--each"] + ([] if recipe == "sedd" else ["--exact", "--threads", "1"])
+        done = subprocess.run(command, env=alone, stdout=subprocess.PIPE, stderr=log, check=True)
+    found.write_bytes(done.stdout)
+    print(f"{run}: {json.loads(done.stdout)['rows'][0]['perplexity']:.2f}", file=sys.stderr, flush=True)
+
+
+def load(args, recipe):
+    """By seed: nats of every row of the test text, and the tokens of each."""
+    runs = {}
+    for seed in range(1, args.seeds + 1):
+        path = args.out / f"{recipe}-{seed}" / "eval.json"
+        if path.exists():
+            each = json.loads(path.read_text())["rows"][0]["each"]
+            runs[seed] = ([nats for nats, _ in each], [tokens for _, tokens in each])
+    return runs
+
+
+def nats(run):
+    return sum(run[0]) / sum(run[1])
+
+
+def perplexity(runs):
+    """Of the mean over seeds, and the standard deviation of the seeds' own."""
+    each = [math.exp(nats(run)) for run in runs.values()]
+    spread = statistics.stdev(each) if len(each) > 1 else math.nan
+    return math.exp(statistics.mean(nats(run) for run in runs.values())), spread
+
+
+def paired(left, right):
+    """Nats a token that `right` has more than `left`: the mean; its standard error by rows of text (the models as they are), and
+    by seeds (other models of the same kind)."""
+    seeds = sorted(set(left) & set(right))
+    tokens = left[seeds[0]][1]
+    assert all(run[seed][1] == tokens for run in (left, right) for seed in seeds), "the same rows of text"
+    count, total = len(tokens), sum(tokens)
+    rows = [statistics.mean(right[s][0][i] - left[s][0][i] for s in seeds) for i in range(count)]
+    mean = sum(rows) / total
+    squares = sum((row - mean * n) ** 2 for row, n in zip(rows, tokens))
+    by_seed = [nats(right[s]) - nats(left[s]) for s in seeds]
+    seeds_error = statistics.stdev(by_seed) / math.sqrt(len(seeds)) if len(seeds) > 1 else math.nan
+    return mean, math.sqrt(squares * count / (count - 1)) / total, seeds_error
+
+
+def steps(args, recipe, seed):
+    path = args.out / f"{recipe}-{seed}" / "log.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return [row for row in rows if "loss" in row]
+
+
+def variance(args, recipe):
+    """Of the loss of a training step in the second half of a run, from neighbours, so that the trend does not count."""
+    found = []
+    for seed in range(1, args.seeds + 1):
+        losses = [row["loss"] for row in steps(args, recipe, seed)]
+        losses = losses[len(losses) // 2:]
+        if len(losses) > 1:
+            pairs = list(zip(losses, losses[1:]))
+            found.append(sum((b - a) ** 2 for a, b in pairs) / (2 * len(pairs)))
+    return statistics.mean(found) if found else math.nan
+
+
+def order_table(args):
+    print("| model | perplexity | between seeds | nats a token above the line before | paper (LM1B, 65 B tokens) |")
+    print("| --- | --- | --- | --- | --- |")
+    before = None
+    for recipe, name, _, paper in ORDER:
+        runs = load(args, recipe)
+        if not runs:
+            continue
+        value, spread = perplexity(runs)
+        more = "" if before is None else "{:+.4f} ± {:.4f} (rows) ± {:.4f} (seeds)".format(*paired(before, runs))
+        print(f"| {name} | {value:.2f} | ± {spread:.2f} | {more} | {paper:.2f} |")
+        before = runs
+
+
+def clip_table(args):
+    print("\n| block | all levels: perplexity | variance | clipped: perplexity | variance | clipped less all levels, nats a token "
+          "| paper, all levels | paper, clipped |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for block, full, clipped, theirs_full, theirs_clipped in CLIPS:
+        left, right = load(args, full), load(args, clipped)
+        if left and right:
+            (a, _), (b, _) = perplexity(left), perplexity(right)
+            v, w = variance(args, full), variance(args, clipped)
+            gap = "{:+.4f} ± {:.4f} (rows) ± {:.4f} (seeds)".format(*paired(left, right))
+            print(f"| {block} | {a:.2f} | {v:.4f} | {b:.2f} | {w:.4f} | {gap} | {theirs_full} | {theirs_clipped} |")
+    ar, one = load(args, "ar"), load(args, "block1")
+    if ar and one:
+        (a, _), (b, _) = perplexity(ar), perplexity(one)
+        gap = "{:+.4f} ± {:.4f} (rows) ± {:.4f} (seeds)".format(*paired(ar, one))
+        print(f"\nBlock size 1, every token masked, against AR: {b:.2f} and {a:.2f}, {gap} nats a token.")
+
+
+def plot(args):
+    """Perplexity by model, ours and the paper's, each relative to its AR."""
+    known = [(name, perplexity(load(args, recipe))[0], paper) for recipe, name, _, paper in ORDER if load(args, recipe)]
+    if len(known) < 2 or known[0][0] != "AR":
+        return
+    ours = [value / known[0][1] for _, value, _ in known]
+    theirs = [paper / known[0][2] for _, _, paper in known]
+    top = max(ours + theirs) * 1.08
+    left, width, height, base = 60, 680, 260, 300
+    x = lambda i, k: left + 30 + i * (width - 40) / len(known) + k * 38
+    y = lambda value: base - (value - 0.8) / (top - 0.8) * height
+    style = "font-family='sans-serif' font-size='12' fill='#222'"
+    parts = [f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 760 370' role='img' {style}>",
+             "<title>Perplexity relative to autoregression</title><rect width='760' height='370' fill='#fff'/>"]
+    tick = 0.8
+    while tick < top:
+        parts.append(f"<path d='M{left} {y(tick):.1f}H{left + width}' stroke='#ddd'/>"
+                     f"<text x='{left - 8}' y='{y(tick) + 4:.1f}' text-anchor='end'>{tick:.1f}</text>")
+        tick += 0.2
+    for i, (name, value, paper) in enumerate(known):
+        for k, (ratio, colour, text) in enumerate([(ours[i], "#2b6cb0", f"{value:.1f}"), (theirs[i], "#b8c4d0", f"{paper:.1f}")]):
+            parts.append(f"<rect x='{x(i, k):.1f}' y='{y(ratio):.1f}' width='34' height='{base - y(ratio):.1f}' fill='{colour}'/>"
+                         f"<text x='{x(i, k) + 17:.1f}' y='{y(ratio) - 5:.1f}' text-anchor='middle'>{text}</text>")
+        first, _, rest = name.partition(" ")
+        first, rest = (first.rstrip(","), rest) if rest else (first, "")
+        parts.append(f"<text x='{x(i, 0) + 36:.1f}' y='320' text-anchor='middle'>{first}</text>"
+                     f"<text x='{x(i, 0) + 36:.1f}' y='336' text-anchor='middle'>{rest}</text>")
+    parts.append(f"<text x='{left}' y='20'>Perplexity, as a multiple of AR's (numbers: perplexity itself)</text>")
+    for k, (colour, text) in enumerate([("#2b6cb0", "bd3, 1.9 M parameters, 10 M tokens of stories"), ("#b8c4d0", "paper, LM1B, 65 B tokens")]):
+        parts.append(f"<rect x='{left + k * 330}' y='350' width='12' height='12' fill='{colour}'/>"
+                     f"<text x='{left + 18 + k * 330}' y='360'>{text}</text>")
+    args.svg.write_text("\n".join(parts) + "\n</svg>\n")
+
+
+def main():
+    args = parse()
+    if not args.tables:
+        recipes = [recipe for recipe, *_ in ORDER] + [name for row in CLIPS for name in row[1:3]]
+        recipes = list(dict.fromkeys(recipes))
+        with ThreadPoolExecutor(args.jobs) as pool:
+            jobs = [pool.submit(train, args, recipe, seed) for seed in range(1, args.seeds + 1) for recipe in recipes]
+            for job in jobs:
+                job.result()
+    order_table(args)
+    clip_table(args)
+    plot(args)
+
+
+if __name__ == "__main__":
+    main()

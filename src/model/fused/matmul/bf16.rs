@@ -1,0 +1,373 @@
+//! Products whose inputs are rounded to bfloat16 and whose sums are taken in f32: twice the multiplications a cycle where the
+//! processor has AVX-512 BF16. Elsewhere the inputs are rounded and the f32 product does the rest, so that a recipe means the
+//! same everywhere.
+//!
+//! Both inputs are packed into panels of some lines (rows of `a`, columns of `b`) in pairs of depths, as `vdpbf16ps` wants
+//! them: one lane takes two neighbours along the depth. A tile of 12 x 32 sums stays in registers.
+//! Which sums are taken in which order depends on the shapes alone, not on the number of threads.
+
+use std::mem::MaybeUninit;
+
+use super::{Matrix, Write};
+
+/// `dst = a b` or `dst += a b` for a contiguous `dst`, in parallel, with inputs rounded to bfloat16.
+///
+/// # Panics
+/// If the shapes do not fit.
+pub fn product_into(dst: &mut [f32], a: Matrix, b: Matrix, write: Write) {
+    // SAFETY: only sums are written through the slice, so that it stays a slice of numbers.
+    let dst = unsafe { std::slice::from_raw_parts_mut(dst.as_mut_ptr().cast::<MaybeUninit<f32>>(), dst.len()) };
+    fill(dst, a, b, write);
+}
+
+/// `a b` as a new contiguous matrix.
+pub fn product(a: Matrix, b: Matrix) -> Vec<f32> {
+    let len = a.rows * b.cols;
+    let mut out = Vec::with_capacity(len);
+    fill(&mut out.spare_capacity_mut()[..len], a, b, Write::Replace);
+    // SAFETY: `fill` has written all of them.
+    unsafe { out.set_len(len) };
+    out
+}
+
+/// Writes every element of `dst`, and reads them before with `Write::Add`, when they must be there.
+fn fill(dst: &mut [MaybeUninit<f32>], a: Matrix, b: Matrix, write: Write) {
+    assert_eq!(a.cols, b.rows, "inner dimensions of a product");
+    assert_eq!(dst.len(), a.rows * b.cols, "shape of the destination");
+    #[cfg(target_arch = "x86_64")]
+    if a.cols > 0 && avx512::available() {
+        avx512::fill(dst, a, b, write);
+        return;
+    }
+    let (left, right) = (rounded(a.data), rounded(b.data));
+    let (a, b) = (Matrix { data: &left, ..a }, Matrix { data: &right, ..b });
+    // SAFETY: `dst` is borrowed exclusively and holds every element of the product.
+    unsafe { super::run_tiles(super::Base(dst.as_mut_ptr().cast()), a, b, write) }
+}
+
+/// Each number rounded to the nearest bfloat16.
+fn rounded(x: &[f32]) -> Vec<f32> {
+    x.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect()
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use std::arch::x86_64::*;
+    use std::cell::Cell;
+    use std::mem::MaybeUninit;
+
+    use rayon::prelude::*;
+
+    use super::super::{Matrix, Write};
+
+    /// Rows and columns of the sums in registers: 24 of 32 registers.
+    const ROWS: usize = 12;
+    const COLS: usize = 32;
+    /// Pairs of depths summed at a stretch: the panel of `b` stays in the first cache (16 KB).
+    const DEPTH: usize = 128;
+    /// Panels of `b` that one task packs.
+    const TOGETHER: usize = 4;
+
+    pub fn available() -> bool {
+        is_x86_feature_detected!("avx512bf16")
+            && is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+    }
+
+    /// Lines of numbers, each `depth` long: the rows of a left input, the columns of a right one.
+    #[derive(Clone, Copy)]
+    struct Lines<'a> {
+        data: &'a [f32],
+        lines: usize,
+        depth: usize,
+        line_stride: usize,
+        depth_stride: usize,
+    }
+
+    impl<'a> Lines<'a> {
+        fn rows(m: Matrix<'a>) -> Self {
+            let Matrix { data, rows: lines, cols: depth, row_stride: line_stride, col_stride: depth_stride } = m;
+            Self { data, lines, depth, line_stride, depth_stride }
+        }
+
+        fn pairs(&self) -> usize {
+            self.depth.div_ceil(2)
+        }
+    }
+
+    thread_local! {
+        /// Room for packed inputs, kept: fresh pages cost more than packing.
+        static LEFT: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
+        static RIGHT: Cell<Vec<u32>> = const { Cell::new(Vec::new()) };
+    }
+
+    pub fn fill(dst: &mut [MaybeUninit<f32>], a: Matrix, b: Matrix, write: Write) {
+        if dst.is_empty() {
+            return;
+        }
+        let (left, right) = (Lines::rows(a), Lines::rows(b.transposed()));
+        let (width, pairs) = (b.cols, left.pairs());
+        let mut packed = RIGHT.take();
+        packed.resize(width.div_ceil(COLS) * pairs * COLS, 0);
+        packed.par_chunks_mut(TOGETHER * pairs * COLS).enumerate().for_each(|(task, out)| {
+            // SAFETY: only reached where `available`.
+            unsafe { pack::<COLS>(&right, task * TOGETHER * COLS, pairs * COLS, out) }
+        });
+        // Enough tasks for the threads, and where there are many rows each reads `b` for more of them.
+        let rows = ROWS * if a.rows >= 384 { 4 } else { 2 };
+        dst.par_chunks_mut(rows * width).enumerate().for_each(|(task, dst)| {
+            let mut panels = LEFT.take();
+            let size = ROWS * pairs.next_multiple_of(DEPTH);
+            panels.resize((dst.len() / width).div_ceil(ROWS) * size, 0);
+            let job = Job { width, pairs, write };
+            if left.depth_stride == 1 {
+                // SAFETY: as above.
+                unsafe { pack_rows(&left, task * rows, size, &mut panels) }
+                job.run::<DEPTH, 1>(dst, &panels, &packed);
+            } else {
+                // SAFETY: as above.
+                unsafe { pack::<ROWS>(&left, task * rows, size, &mut panels) }
+                job.run::<1, ROWS>(dst, &panels, &packed);
+            }
+            LEFT.set(panels);
+        });
+        RIGHT.set(packed);
+    }
+
+    /// The rows of one task: all panels of `b` against each of its panels of `a`.
+    struct Job {
+        /// Numbers in a row of the product.
+        width: usize,
+        pairs: usize,
+        write: Write,
+    }
+
+    impl Job {
+        /// `LINE` and `PAIR`: how far apart lines and pairs lie in a stretch of a left panel.
+        fn run<const LINE: usize, const PAIR: usize>(&self, dst: &mut [MaybeUninit<f32>], left: &[u32], right: &[u32]) {
+            let Self { width, pairs, write } = *self;
+            for start in (0..pairs).step_by(DEPTH) {
+                let depth = DEPTH.min(pairs - start);
+                let add = start > 0 || write == Write::Add;
+                for (panel, right) in right.chunks_exact(pairs * COLS).enumerate() {
+                    let right = &right[start * COLS..][..depth * COLS];
+                    let lefts = left.chunks_exact(ROWS * pairs.next_multiple_of(DEPTH));
+                    for (left, dst) in lefts.zip(dst.chunks_mut(ROWS * width)) {
+                        let left = &left[start * ROWS..][..DEPTH * ROWS];
+                        let place = Place { width, column: panel * COLS, add };
+                        // SAFETY: only reached where `available`.
+                        unsafe { tile::<LINE, PAIR>(left, right, dst, place) }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Where a tile of sums belongs in its rows.
+    #[derive(Clone, Copy)]
+    struct Place {
+        /// Numbers in a row.
+        width: usize,
+        column: usize,
+        add: bool,
+    }
+
+    /// The sums of one panel of `a` and one of `b`, at `column` of the rows that `dst` holds (12 at most).
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    fn tile<const LINE: usize, const PAIR: usize>(
+        left: &[u32],
+        right: &[u32],
+        dst: &mut [MaybeUninit<f32>],
+        Place { width, column, add }: Place,
+    ) {
+        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        let right = right.as_chunks::<COLS>().0;
+        assert!(left.len() > (ROWS - 1) * LINE + right.len().saturating_sub(1) * PAIR);
+        for (pair, b) in right.iter().enumerate() {
+            let b = [pairs_of(&b[..16]), pairs_of(&b[16..])];
+            for (line, sums) in sums.iter_mut().enumerate() {
+                // SAFETY: the assertion above is about the last of these.
+                let a = unsafe { *left.get_unchecked(line * LINE + pair * PAIR) };
+                let a = bf16(_mm512_set1_epi32(a.cast_signed()));
+                sums[0] = _mm512_dpbf16_ps(sums[0], a, b[0]);
+                sums[1] = _mm512_dpbf16_ps(sums[1], a, b[1]);
+            }
+        }
+        for (row, sums) in dst.chunks_exact_mut(width).zip(sums) {
+            for (part, sum) in row[column..].chunks_mut(16).zip(sums) {
+                let (mask, place) = (first(part.len()), part.as_mut_ptr().cast::<f32>());
+                // SAFETY: the mask keeps to the numbers of `part`, which are there already if they are read.
+                unsafe {
+                    let old = if add { _mm512_maskz_loadu_ps(mask, place) } else { _mm512_setzero_ps() };
+                    _mm512_mask_storeu_ps(place, mask, _mm512_add_ps(old, sum));
+                }
+            }
+        }
+    }
+
+    /// Panels of 12 lines whose depths lie side by side, one every `size` of `out`, `[stretches, 12, DEPTH]`; what does not exist
+    /// is 0.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    fn pack_rows(source: &Lines, first_line: usize, size: usize, out: &mut [u32]) {
+        for (panel, out) in out.chunks_exact_mut(size).enumerate() {
+            for (stretch, out) in out.chunks_exact_mut(ROWS * DEPTH).enumerate() {
+                for (line, out) in out.chunks_exact_mut(DEPTH).enumerate() {
+                    let line = first_line + panel * ROWS + line;
+                    if line >= source.lines {
+                        out.fill(0);
+                        continue;
+                    }
+                    let row = &source.data[line * source.line_stride..][..source.depth];
+                    let from = row.get(2 * DEPTH * stretch..).unwrap_or_default();
+                    for (from, out) in from.chunks(32).zip(out.as_chunks_mut::<16>().0) {
+                        *out = both_halves(from);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Panels of `P` lines each from `first_line` on, one every `size` of `out`, `[pairs, P]`; what does not exist is 0.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    fn pack<const P: usize>(source: &Lines, first_line: usize, size: usize, out: &mut [u32]) {
+        let count = (out.len() / size * P).min(source.lines - first_line);
+        if !count.is_multiple_of(P) {
+            out[count / P * size..][..size].fill(0);
+        }
+        if source.depth_stride == 1 {
+            for line in 0..count {
+                let from = &source.data[(first_line + line) * source.line_stride..][..source.depth];
+                pack_line::<P>(from, line % P, &mut out[line / P * size..][..size]);
+            }
+            return;
+        }
+        assert_eq!(source.line_stride, 1, "a matrix is contiguous along one of its sides");
+        let line_of = |depth: usize| &source.data[depth * source.depth_stride + first_line..][..count];
+        // All panels at once: what lies side by side is read once.
+        for pair in 0..source.pairs() {
+            let low = line_of(pair * 2);
+            let high = if pair * 2 + 1 < source.depth { line_of(pair * 2 + 1) } else { &[] };
+            for (panel, out) in out.chunks_exact_mut(size).enumerate() {
+                let out = &mut out[pair * P..][..P.min(count - panel * P)];
+                for (part, out) in out.chunks_mut(16).enumerate() {
+                    let start = panel * P + part * 16;
+                    let pairs = _mm512_or_si512(halves(low, start), _mm512_slli_epi32::<16>(halves(high, start)));
+                    // SAFETY: the mask keeps to the numbers of `out`.
+                    unsafe { _mm512_mask_storeu_epi32(out.as_mut_ptr().cast(), first(out.len()), pairs) }
+                }
+            }
+        }
+    }
+
+    /// One line whose depths lie side by side, to its place in every pair of the panel.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    fn pack_line<const P: usize>(from: &[f32], line: usize, out: &mut [u32]) {
+        for (from, out) in from.chunks(32).zip(out.chunks_mut(16 * P)) {
+            for (out, pair) in out.as_chunks_mut::<P>().0.iter_mut().zip(both_halves(from)) {
+                out[line] = pair;
+            }
+        }
+    }
+
+    /// The first 32 numbers of `x` as 16 pairs; those that do not exist are 0.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    fn both_halves(x: &[f32]) -> [u32; 16] {
+        let both = _mm512_cvtne2ps_pbh(load(x, 16), load(x, 0));
+        // SAFETY: both are 64 bytes of plain numbers.
+        unsafe { std::mem::transmute::<__m512bh, [u32; 16]>(both) }
+    }
+
+    /// Sixteen numbers of `x` from `start` on as bfloat16, each in the low half of its lane.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    fn halves(x: &[f32], start: usize) -> __m512i {
+        let rounded = _mm512_cvtneps_pbh(load(x, start));
+        // SAFETY: both are 32 bytes of plain numbers.
+        _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(rounded) })
+    }
+
+    /// Sixteen numbers of `x` from `start` on; those that do not exist are 0.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    fn load(x: &[f32], start: usize) -> __m512 {
+        let x = x.get(start..).unwrap_or_default();
+        // SAFETY: the mask keeps to the numbers of `x`.
+        unsafe { _mm512_maskz_loadu_ps(first(x.len()), x.as_ptr()) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    fn pairs_of(x: &[u32]) -> __m512bh {
+        assert!(x.len() >= 16);
+        // SAFETY: sixteen numbers are there.
+        bf16(unsafe { _mm512_loadu_si512(x.as_ptr().cast()) })
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    fn bf16(x: __m512i) -> __m512bh {
+        // SAFETY: both are 64 bytes of plain numbers.
+        unsafe { std::mem::transmute::<__m512i, __m512bh>(x) }
+    }
+
+    /// The mask of the first `count` lanes, all sixteen if there are more.
+    fn first(count: usize) -> __mmask16 {
+        if count >= 16 { !0 } else { (1 << count) - 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::check::{close, random, same_in_pools};
+    use super::*;
+
+    /// The sums in f64 of the rounded inputs.
+    fn naive(a: &[f32], b: &[f32], (m, k, n): (usize, usize, usize)) -> Vec<f64> {
+        let (a, b) = (rounded(a), rounded(b));
+        let at = |r: usize, c: usize| (0..k).map(|i| f64::from(a[r * k + i]) * f64::from(b[i * n + c])).sum();
+        (0..m * n).map(|i| at(i / n, i % n)).collect()
+    }
+
+    fn transpose(x: &[f32], rows: usize, cols: usize) -> Vec<f32> {
+        (0..x.len()).map(|i| x[i % rows * cols + i / rows]).collect()
+    }
+
+    const SHAPES: [(usize, usize, usize); 8] =
+        [(1, 1, 1), (5, 3, 7), (12, 2, 32), (13, 24, 33), (17, 31, 130), (400, 8, 65), (64, 700, 16), (50, 513, 40)];
+
+    #[test]
+    fn products_equal_those_of_rounded_inputs() {
+        for (m, k, n) in SHAPES {
+            let (a, b) = (random(m * k, 1), random(k * n, 2));
+            let want = naive(&a, &b, (m, k, n));
+            let (at, bt) = (transpose(&a, m, k), transpose(&b, k, n));
+            let (a, at) = (Matrix::new(&a, m, k), Matrix::new(&at, k, m).transposed());
+            let (b, bt) = (Matrix::new(&b, k, n), Matrix::new(&bt, n, k).transposed());
+            for (a, b) in [(a, b), (at, b), (a, bt), (at, bt)] {
+                close(&product(a, b), &want, 1e-5);
+                let mut sum = vec![0.5; m * n];
+                product_into(&mut sum, a, b, Write::Add);
+                close(&sum, &want.iter().map(|x| x + 0.5).collect::<Vec<_>>(), 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn rows_that_lie_apart_are_read_in_place() {
+        let (data, b) = (random(40 * 50, 1), random(30 * 20, 2));
+        let packed: Vec<f32> = data.chunks(50).flat_map(|row| &row[..30]).copied().collect();
+        let want = naive(&packed, &b, (40, 30, 20));
+        close(&product(Matrix::strided(&data, 40, 30, 50), Matrix::new(&b, 30, 20)), &want, 1e-5);
+    }
+
+    #[test]
+    fn special_numbers_survive() {
+        let a = [f32::NAN, 1.0, f32::INFINITY, 1.0, 0.0, 1.0];
+        let out = product(Matrix::new(&a, 3, 2), Matrix::new(&[1.0, 1.0], 2, 1));
+        assert!(out[0].is_nan() && out[1] == f32::INFINITY && out[2] == 1.0, "{out:?}");
+        assert_eq!(product(Matrix::new(&[], 2, 0), Matrix::new(&[], 0, 3)), [0.0; 6]);
+    }
+
+    #[test]
+    fn threads_do_not_change_a_bit() {
+        let (a, b) = (random(300 * 600, 1), random(600 * 70, 2));
+        same_in_pools(|| product(Matrix::new(&a, 300, 600), Matrix::new(&b, 600, 70)));
+    }
+}
