@@ -55,6 +55,7 @@ mod avx512 {
     use std::arch::x86_64::*;
     use std::cell::Cell;
     use std::mem::MaybeUninit;
+    use std::ops::Range;
 
     use rayon::prelude::*;
 
@@ -114,8 +115,8 @@ mod avx512 {
             // SAFETY: only reached where `available`.
             unsafe { pack::<COLS>(&right, task * TOGETHER * COLS, pairs * COLS, out) }
         });
-        // Enough tasks for the threads, and where there are many rows each reads `b` for more of them.
-        let rows = ROWS * if a.rows >= 384 { 4 } else { 2 };
+        // The more rows, the less often `b` is read; but every thread should have a task.
+        let rows = ROWS * if a.rows >= 192 || rayon::current_num_threads() == 1 { 4 } else { 2 };
         dst.par_chunks_mut(rows * width).enumerate().for_each(|(task, dst)| {
             let mut panels = LEFT.take();
             let size = ROWS * pairs.next_multiple_of(DEPTH);
@@ -243,19 +244,39 @@ mod avx512 {
             return;
         }
         assert_eq!(source.line_stride, 1, "a matrix is contiguous along one of its sides");
-        let line_of = |depth: usize| &source.data[depth * source.depth_stride + first_line..][..count];
-        // All panels at once: what lies side by side is read once.
-        for pair in 0..source.pairs() {
+        // Some pairs of all panels, then the next ones: what lies side by side is read while it is in the cache.
+        for first_pair in (0..source.pairs()).step_by(64) {
+            let pairs = first_pair..source.pairs().min(first_pair + 64);
+            for (panel, out) in out.chunks_exact_mut(size).enumerate() {
+                for start in (0..P.min(count.saturating_sub(panel * P))).step_by(16) {
+                    let line = panel * P + start;
+                    let lanes = (P - start).min(count - line).min(16);
+                    pack_lanes::<P>(source, (first_line + line, lanes), pairs.clone(), &mut out[start..]);
+                }
+            }
+        }
+    }
+
+    /// Up to sixteen lines that lie side by side, to the same lanes of every pair.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    fn pack_lanes<const P: usize>(source: &Lines, (line, lanes): (usize, usize), pairs: Range<usize>, out: &mut [u32]) {
+        let mask = first(lanes);
+        let mut order = [0u16; 32];
+        (0..32).for_each(|i| order[i as usize] = i / 2 + i % 2 * 16);
+        // SAFETY: both are 64 bytes of plain numbers.
+        let order = unsafe { std::mem::transmute::<[u16; 32], __m512i>(order) };
+        for pair in pairs {
+            let line_of = |depth: usize| &source.data[depth * source.depth_stride + line..][..lanes];
             let low = line_of(pair * 2);
             let high = if pair * 2 + 1 < source.depth { line_of(pair * 2 + 1) } else { &[] };
-            for (panel, out) in out.chunks_exact_mut(size).enumerate() {
-                let out = &mut out[pair * P..][..P.min(count - panel * P)];
-                for (part, out) in out.chunks_mut(16).enumerate() {
-                    let start = panel * P + part * 16;
-                    let pairs = _mm512_or_si512(halves(low, start), _mm512_slli_epi32::<16>(halves(high, start)));
-                    // SAFETY: the mask keeps to the numbers of `out`.
-                    unsafe { _mm512_mask_storeu_epi32(out.as_mut_ptr().cast(), first(out.len()), pairs) }
-                }
+            let out = &mut out[pair * P..][..lanes];
+            // SAFETY: the masks keep to the numbers of the three slices; the types in between are 64 bytes of plain numbers.
+            unsafe {
+                let low = _mm512_maskz_loadu_ps(mask, low.as_ptr());
+                let high = _mm512_maskz_loadu_ps(if high.is_empty() { 0 } else { mask }, high.as_ptr());
+                let both = std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+                let both = _mm512_permutexvar_epi16(order, both);
+                _mm512_mask_storeu_epi32(out.as_mut_ptr().cast(), mask, both);
             }
         }
     }
@@ -276,14 +297,6 @@ mod avx512 {
         let both = _mm512_cvtne2ps_pbh(load(x, 16), load(x, 0));
         // SAFETY: both are 64 bytes of plain numbers.
         unsafe { std::mem::transmute::<__m512bh, [u32; 16]>(both) }
-    }
-
-    /// Sixteen numbers of `x` from `start` on as bfloat16, each in the low half of its lane.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-    fn halves(x: &[f32], start: usize) -> __m512i {
-        let rounded = _mm512_cvtneps_pbh(load(x, start));
-        // SAFETY: both are 32 bytes of plain numbers.
-        _mm512_cvtepu16_epi32(unsafe { std::mem::transmute::<__m256bh, __m256i>(rounded) })
     }
 
     /// Sixteen numbers of `x` from `start` on; those that do not exist are 0.
