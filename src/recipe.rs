@@ -42,7 +42,7 @@ pub struct Data {
     pub toy: Option<usize>,
     /// How the toy stories are tokenized: `bytes` or `train:N`.
     pub tokenizer: Option<String>,
-    /// How documents become rows: `stream`, or `official` and `official-special` as in the paper's scripts.
+    /// How documents become rows: `stream`, `starts` for short documents, or `official` and `official-special` as in the paper's scripts.
     #[serde(default = "stream")]
     pub wrap: String,
 }
@@ -58,6 +58,8 @@ pub struct Source {
     pub weight: f64,
     /// Its share at the end of the run (the weight moves linearly; default: the same).
     pub weight_end: Option<f64>,
+    /// How its documents become rows (default: as `data.wrap` says).
+    pub wrap: Option<String>,
 }
 
 /// The network's shape.

@@ -35,7 +35,7 @@ pub struct EvalArgs {
     /// Which split of a data folder
     #[arg(long, value_enum, default_value_t = SplitName::Test, help_heading = "Text")]
     split: SplitName,
-    /// How documents become rows: stream, documents, official, official-special
+    /// How documents become rows: stream, documents, starts, official, official-special
     #[arg(long, value_name = "NAME", default_value = "stream", help_heading = "Text")]
     wrap: String,
     /// Tokens in a row, at most the training length, which is the default
@@ -218,10 +218,10 @@ fn bar(what: &str, things: &str, count: u64) -> Result<ProgressBar> {
     Ok(bar)
 }
 
-/// Absent where the wrapping drops text.
+/// Absent where the wrapping drops or repeats text.
 fn bits_per_byte(found: &Likelihood, text: &Packing, wrap: Wrap) -> Option<f64> {
     let bytes = (0..text.shard().documents()).map(|document| text.shard().document_bytes(document)).sum();
-    let whole = !matches!(wrap, Wrap::Official { .. });
+    let whole = !matches!(wrap, Wrap::Official { .. } | Wrap::Starts);
     whole.then(|| found.bits_per_byte(bytes))
 }
 

@@ -17,6 +17,9 @@ pub enum Wrap {
     Stream,
     /// Each document has rows of its own, its eos in the last one, which may be short: for results by document.
     Documents,
+    /// Each document begins a row, which is filled with the documents after it; what does not fit into its row is left out. For
+    /// training on short documents: a row never begins in the middle of one.
+    Starts,
     /// The official code's wrapping (arXiv 2503.09573, C.1; `_group_texts`): groups of 1000 documents, the remainder of
     /// each group dropped.
     Official {
@@ -59,9 +62,10 @@ impl Frame {
 
 impl Wrap {
     /// The names by which a recipe knows the wrappings.
-    pub const NAMES: [(&'static str, Wrap); 4] = [
+    pub const NAMES: [(&'static str, Wrap); 5] = [
         ("stream", Wrap::Stream),
         ("documents", Wrap::Documents),
+        ("starts", Wrap::Starts),
         ("official", Wrap::Official { eos: Between::Eos, frame: Frame::Nothing }),
         ("official-special", Wrap::Official { eos: Between::Eos, frame: Frame::BosEos }),
     ];
@@ -79,14 +83,14 @@ impl Wrap {
 
     fn frame(self) -> Frame {
         match self {
-            Wrap::Stream | Wrap::Documents => Frame::Bos,
+            Wrap::Stream | Wrap::Documents | Wrap::Starts => Frame::Bos,
             Wrap::Official { frame, .. } => frame,
         }
     }
 
     fn between(self) -> Between {
         match self {
-            Wrap::Stream | Wrap::Documents => Between::Eos,
+            Wrap::Stream | Wrap::Documents | Wrap::Starts => Between::Eos,
             Wrap::Official { eos, .. } => eos,
         }
     }
@@ -95,13 +99,18 @@ impl Wrap {
     fn group(self, documents: usize) -> usize {
         match self {
             Wrap::Stream => documents.max(1),
-            Wrap::Documents => 1,
+            Wrap::Documents | Wrap::Starts => 1,
             Wrap::Official { .. } => 1000,
         }
     }
 
-    fn keeps_remainder(self) -> bool {
-        !matches!(self, Wrap::Official { .. })
+    /// Rows of `room` tokens in a group of so many.
+    fn rows(self, tokens: usize, room: usize) -> usize {
+        match self {
+            Wrap::Stream | Wrap::Documents => tokens.div_ceil(room),
+            Wrap::Starts => tokens.min(1),
+            Wrap::Official { .. } => tokens / room,
+        }
     }
 }
 
@@ -172,8 +181,7 @@ impl Packing {
         let room = length - frame.tokens();
         let mut rows = 0;
         for group in 0..packing.shard.documents().div_ceil(packing.group()) {
-            let tokens = packing.group_tokens(group).len();
-            rows += if wrap.keeps_remainder() { tokens.div_ceil(room) } else { tokens / room };
+            rows += wrap.rows(packing.group_tokens(group).len(), room);
             packing.rows_before.push(rows);
         }
         Ok(packing)
@@ -204,7 +212,7 @@ impl Packing {
         self.find(self.stream(row).start)
     }
 
-    /// The rows of a document under [`Wrap::Documents`]; under another wrapping, of a group of documents.
+    /// The rows of a document under [`Wrap::Documents`] or [`Wrap::Starts`]; under another wrapping, of a group of documents.
     pub fn rows_of(&self, group: usize) -> Range<usize> {
         self.rows_before[group]..self.rows_before[group + 1]
     }
@@ -259,7 +267,8 @@ impl Packing {
         let tokens = self.group_tokens(group);
         let room = self.length - self.wrap.frame().tokens();
         let start = tokens.start + (row - self.rows_before[group]) * room;
-        start..(start + room).min(tokens.end)
+        let end = if self.wrap == Wrap::Starts { self.stream_start(self.shard.documents()) } else { tokens.end };
+        start..(start + room).min(end)
     }
 
     /// The document that holds a place of the stream (its eos included).

@@ -11,7 +11,7 @@ use crate::data::build::{build, train_tokenizer};
 use crate::data::{self, Folder, Packing, Reader, Shares, Split, Tail, Wrap, toy};
 use crate::error::{Error, Result};
 use crate::noise::{Clip, Grid, Schedule, candidates};
-use crate::recipe::{Optimizer, Recipe};
+use crate::recipe::{self, Optimizer, Recipe};
 use crate::rng::Rng;
 use crate::tokenizer::Tokenizer;
 
@@ -58,8 +58,7 @@ impl Plan {
         })?;
         let sizes = sizes(&recipe, schedule, &at)?;
         check_options(&recipe, &at)?;
-        let wrap = Wrap::named(&recipe.data.wrap)
-            .map_err(|_| at("data.wrap", "stream, official or official-special", recipe.data.wrap.clone()))?;
+        let wraps = wraps(&recipe, &at)?;
         // The shape is checked before any data is made; a vocabulary of bytes stands in for the one to come.
         arch(&recipe, &sizes, &Tokenizer::bytes(), name)?;
         let folders = folders(&recipe, name, dir)?;
@@ -72,20 +71,34 @@ impl Plan {
         }
         let arch = arch(&recipe, &sizes, &tokenizer, name)?;
         let length = recipe.model.length;
-        let packing =
-            |folder: &Folder, split| Packing::new(Arc::new(folder.shard(split)?), wrap, length, tokenizer.special());
+        let packing = |folder: &Folder, split, wrap| {
+            Packing::new(Arc::new(folder.shard(split)?), wrap, length, tokenizer.special())
+        };
         let weights = weights(&recipe);
         let mut sources = Vec::new();
         let mut valid = Vec::new();
-        for (folder, weight) in folders.iter().zip(&weights) {
-            sources.push(data::Source { packing: packing(folder, Split::Train)?, weight: weight[0] });
-            valid.push(packing(folder, Split::Valid)?);
+        for ((folder, weight), wrap) in folders.iter().zip(&weights).zip(wraps) {
+            sources.push(data::Source { packing: packing(folder, Split::Train, wrap)?, weight: weight[0] });
+            // What is measured holds every token once.
+            let wrap = if wrap == Wrap::Starts { Wrap::Stream } else { wrap };
+            valid.push(packing(folder, Split::Valid, wrap)?);
         }
         let reader = Reader::new(sources, &Rng::new(recipe.seed), Tail::Drop)?;
         let special = tokenizer.special();
         let ordinary = (0..tokenizer.vocab_size() as u32).filter(|&id| !special.contains(id)).collect();
         Ok(Self { recipe, arch, schedule, sizes, tokenizer, reader, weights, valid, ordinary })
     }
+}
+
+/// How each source's documents become rows; toy stories are one source.
+fn wraps(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<Vec<Wrap>> {
+    let named = |key: &str, name: &String| {
+        let names = Wrap::NAMES.map(|(name, _)| name).join(", ");
+        Wrap::named(name).map_err(|_| at(key, &names, name.clone()))
+    };
+    let all = named("data.wrap", &recipe.data.wrap)?;
+    let of = |source: &recipe::Source| source.wrap.as_ref().map_or(Ok(all), |name| named("data.sources", name));
+    if recipe.data.sources.is_empty() { Ok(vec![all]) } else { recipe.data.sources.iter().map(of).collect() }
 }
 
 fn check_numbers(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<()> {

@@ -103,6 +103,16 @@ fn documents_have_rows_of_their_own() {
     assert_eq!((packing.document(1), packing.document(2)), (0, 1));
 }
 
+#[test]
+fn every_document_begins_a_row_that_the_next_ones_fill() {
+    let dir = tempfile::tempdir().unwrap();
+    let documents = [vec![1, 2, 3, 4, 5], vec![6], vec![7, 8]];
+    let packing = Packing::new(shard(dir.path(), &documents), Wrap::Starts, 5, SPECIAL).unwrap();
+    assert_eq!(rows(&packing), [[100, 1, 2, 3, 4], [100, 6, 101, 7, 8], [100, 7, 8, 101, 102]]);
+    assert_eq!(packing.batch(0..3).valid, [5, 5, 4]);
+    assert_eq!((packing.document(1), packing.rows_of(1)), (1, 1..2));
+}
+
 fn documents_strategy() -> impl Strategy<Value = Vec<Vec<u32>>> {
     prop::collection::vec(prop::collection::vec(0u32..100, 1..12), 1..30)
 }
