@@ -4,7 +4,8 @@
     python recipes/paper/run.py --bd3 target/release/bd3 --test stories.test.jsonl
 
 One command does it all; stopped and started again it goes on where it was, from each run's last checkpoint. Each run has a thread
-of its own. Writes into --out (a folder for each run) and --svg, and prints Markdown. No packages are needed."""
+of its own. Writes into --out (a folder and a small file of results for each run) and --svg, and prints Markdown; `--tables` does so
+from the files of results alone. No packages are needed."""
 
 import argparse
 import json
@@ -37,46 +38,64 @@ CLIPS = [
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bd3", default="bd3", help="the program")
-    parser.add_argument("--test", required=True, help="text to measure on")
+    parser.add_argument("--test", help="text to measure on")
     parser.add_argument("--out", default="runs/paper", type=Path, help="folder of the runs")
     parser.add_argument("--svg", default="docs/paper.svg", type=Path, help="where the plot goes")
     parser.add_argument("--seeds", default=3, type=int, help="runs of each recipe, seeds 1, 2, ...")
     parser.add_argument("--jobs", default=os.cpu_count(), type=int, help="runs side by side")
     parser.add_argument("--draws", default=4, type=int, help="how often each row of the test text is noised")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of all recipes")
-    parser.add_argument("--tables", action="store_true", help="only the tables, of the runs that are there")
+    parser.add_argument("--tables", action="store_true", help="only the tables, of the results that are there")
     return parser.parse_args()
 
 
 def train(args, recipe, seed):
     """Trains one run to its end and measures it; both are passed over where they are done."""
-    run = args.out / f"{recipe}-{seed}"
-    found = run / "eval.json"
-    if found.exists():
+    run, kept = args.out / f"{recipe}-{seed}", args.out / f"{recipe}-{seed}.json"
+    if kept.exists():
         return
     settings = [word for setting in [f"seed={seed}", *args.set] for word in ("--set", setting)]
     alone = {**os.environ, "RAYON_NUM_THREADS": "1"}
-    run.parent.mkdir(parents=True, exist_ok=True)
+    args.out.mkdir(parents=True, exist_ok=True)
     with open(run.with_suffix(".log"), "a") as log:
         command = [args.bd3, "train", HERE / f"{recipe}.toml", "--out", run, "--resume", *settings]
         subprocess.run(command, env=alone, stdout=log, stderr=log, check=True)
-        block = {name: str(size) for name, _, size, _ in ORDER} | {row[2]: str(row[0]) for row in CLIPS}
-        block |= {row[1]: str(row[0]) for row in CLIPS}
-        command = [args.bd3, "eval", run / "model", args.test, "--block", block[recipe], "--draws", str(args.draws)]
-        command += ["--json", "--each"] + ([] if recipe == "sedd" else ["--exact", "--threads", "1"])
+        command = [args.bd3, "eval", run / "model", args.test, "--draws", str(args.draws), "--json", "--each"]
+        command += [] if recipe == "sedd" else ["--exact", "--threads", "1"]
         done = subprocess.run(command, env=alone, stdout=subprocess.PIPE, stderr=log, check=True)
-    found.write_bytes(done.stdout)
-    print(f"{run}: {json.loads(done.stdout)['rows'][0]['perplexity']:.2f}", file=sys.stderr, flush=True)
+    keep(run, kept, json.loads(done.stdout)["rows"][0])
+    print(f"{run}: {math.exp(nats(load(args, recipe)[seed])):.2f}", file=sys.stderr, flush=True)
+
+
+def keep(run, kept, row):
+    """A run's result in a small file: nats of each row of the test text, tokens as pairs (rows, tokens of each), and the variance
+    of its loss."""
+    tokens = []
+    for _, count in row["each"]:
+        if tokens and tokens[-1][1] == count:
+            tokens[-1][0] += 1
+        else:
+            tokens.append([1, count])
+    result = {"variance": variance(run), "tokens": tokens, "nats": [round(nats, 2) for nats, _ in row["each"]]}
+    kept.write_text(json.dumps(result, separators=(",", ":")) + "\n")
+
+
+def variance(run):
+    """Of the loss of a training step in the second half of a run, from neighbours, so that the trend does not count."""
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    losses = losses[len(losses) // 2:]
+    return sum((b - a) ** 2 for a, b in zip(losses, losses[1:])) / (2 * (len(losses) - 1))
 
 
 def load(args, recipe):
-    """By seed: nats of every row of the test text, and the tokens of each."""
+    """By seed: nats of every row of the test text, the tokens of each, and the variance of the loss."""
     runs = {}
     for seed in range(1, args.seeds + 1):
-        path = args.out / f"{recipe}-{seed}" / "eval.json"
+        path = args.out / f"{recipe}-{seed}.json"
         if path.exists():
-            each = json.loads(path.read_text())["rows"][0]["each"]
-            runs[seed] = ([nats for nats, _ in each], [tokens for _, tokens in each])
+            kept = json.loads(path.read_text())
+            runs[seed] = (kept["nats"], [count for rows, count in kept["tokens"] for _ in range(rows)], kept["variance"])
     return runs
 
 
@@ -106,24 +125,6 @@ def paired(left, right):
     return mean, math.sqrt(squares * count / (count - 1)) / total, seeds_error
 
 
-def steps(args, recipe, seed):
-    path = args.out / f"{recipe}-{seed}" / "log.jsonl"
-    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    return [row for row in rows if "loss" in row]
-
-
-def variance(args, recipe):
-    """Of the loss of a training step in the second half of a run, from neighbours, so that the trend does not count."""
-    found = []
-    for seed in range(1, args.seeds + 1):
-        losses = [row["loss"] for row in steps(args, recipe, seed)]
-        losses = losses[len(losses) // 2:]
-        if len(losses) > 1:
-            pairs = list(zip(losses, losses[1:]))
-            found.append(sum((b - a) ** 2 for a, b in pairs) / (2 * len(pairs)))
-    return statistics.mean(found) if found else math.nan
-
-
 def order_table(args):
     print("| model | perplexity | between seeds | nats a token above the line before | paper (LM1B, 65 B tokens) |")
     print("| --- | --- | --- | --- | --- |")
@@ -146,7 +147,7 @@ def clip_table(args):
         left, right = load(args, full), load(args, clipped)
         if left and right:
             (a, _), (b, _) = perplexity(left), perplexity(right)
-            v, w = variance(args, full), variance(args, clipped)
+            v, w = (statistics.mean(run[2] for run in runs.values()) for runs in (left, right))
             gap = "{:+.4f} ± {:.4f} (rows) ± {:.4f} (seeds)".format(*paired(left, right))
             print(f"| {block} | {a:.2f} | {v:.4f} | {b:.2f} | {w:.4f} | {gap} | {theirs_full} | {theirs_clipped} |")
     ar, one = load(args, "ar"), load(args, "block1")
@@ -193,6 +194,8 @@ def plot(args):
 def main():
     args = parse()
     if not args.tables:
+        if not args.test:
+            sys.exit("error: --test must name a text to measure on")
         recipes = [recipe for recipe, *_ in ORDER] + [name for row in CLIPS for name in row[1:3]]
         recipes = list(dict.fromkeys(recipes))
         with ThreadPoolExecutor(args.jobs) as pool:
