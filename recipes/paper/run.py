@@ -43,7 +43,7 @@ def parse():
     parser.add_argument("--svg", default="docs/paper.svg", type=Path, help="where the plot goes")
     parser.add_argument("--seeds", default=3, type=int, help="runs of each recipe, seeds 1, 2, ...")
     parser.add_argument("--jobs", default=os.cpu_count(), type=int, help="runs side by side")
-    parser.add_argument("--draws", default=4, type=int, help="how often each row of the test text is noised")
+    parser.add_argument("--draws", default=4, type=int, help="how often each row of the test text is noised, four times that for one block")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of all recipes")
     parser.add_argument("--tables", action="store_true", help="only the tables, of the results that are there")
     return parser.parse_args()
@@ -60,7 +60,9 @@ def train(args, recipe, seed):
     with open(run.with_suffix(".log"), "a") as log:
         command = [args.bd3, "train", HERE / f"{recipe}.toml", "--out", run, "--resume", *settings]
         subprocess.run(command, env=alone, stdout=log, stderr=log, check=True)
-        command = [args.bd3, "eval", run / "model", args.test, "--draws", str(args.draws), "--json", "--each"]
+        # The bound of one large block has the most noise.
+        draws = args.draws * (4 if recipe in ("diffusion", "sedd") else 1)
+        command = [args.bd3, "eval", run / "model", args.test, "--draws", str(draws), "--json", "--each"]
         command += [] if recipe == "sedd" else ["--exact", "--threads", "1"]
         done = subprocess.run(command, env=alone, stdout=subprocess.PIPE, stderr=log, check=True)
     keep(run, kept, json.loads(done.stdout)["rows"][0])
