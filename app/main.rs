@@ -32,6 +32,7 @@ mod revise;
 mod rule;
 mod sample;
 mod serve;
+mod settle;
 mod train;
 mod view;
 

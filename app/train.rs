@@ -13,7 +13,7 @@ use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-use crate::{interrupt, plot, view};
+use crate::{interrupt, plot, settle, view};
 
 /// Off a terminal a line is written this often.
 const QUIET: Duration = Duration::from_secs(30);
@@ -66,9 +66,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         #[cfg(feature = "wgpu")]
         DeviceName::Wgpu => Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
     };
-    keep_memory();
-    // The main thread is one of the workers, so that it need not be woken after every operation. Where a pool stands it stays.
-    let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
+    settle::settle();
     let steps = recipe.train.steps;
     let fresh = check_out(&args.out).is_ok();
     let opened = Plan::open(&args.recipe, recipe, &args.out).and_then(|plan| {
@@ -178,18 +176,5 @@ impl Observer for Progress {
         if let Err(error) = plot::draw(&self.dir.join("log.jsonl"), &self.dir.join("loss.svg")) {
             self.note(&format!("note: {error}"));
         }
-    }
-}
-
-/// Keeps what is freed for the next step: every step frees and takes the same large tensors, and pages fresh from the system cost
-/// 10 to 15 % of it.
-#[allow(unsafe_code)]
-fn keep_memory() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: `mallopt` only sets thresholds of the allocator.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, i32::MAX);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
-        libc::mallopt(libc::M_TOP_PAD, 64 << 20);
     }
 }

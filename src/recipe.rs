@@ -42,7 +42,8 @@ pub struct Data {
     pub toy: Option<usize>,
     /// How the toy stories are tokenized: `bytes` or `train:N`.
     pub tokenizer: Option<String>,
-    /// How documents become rows: `stream`, `starts` for short documents, or `official` and `official-special` as in the paper's scripts.
+    /// How documents become rows: `stream`, `starts` for short documents, `documents` (a row each; rows that end early are passed
+    /// over), or `official` and `official-special` as in the paper's scripts.
     #[serde(default = "stream")]
     pub wrap: String,
 }
@@ -173,7 +174,7 @@ pub struct Train {
     /// Share of the run at its end over which the learning rate falls linearly to 0.
     #[serde(default)]
     pub decay: f64,
-    /// AdamW's weight decay.
+    /// Decoupled weight decay, of matrices that Muon moves too (times `matrix_lr`).
     #[serde(default)]
     pub weight_decay: f64,
     /// AdamW's betas.
@@ -196,7 +197,8 @@ pub struct Train {
     pub validate_rows: usize,
 }
 
-/// What large products round their inputs to. Their sums, and all that is no such product, are f32.
+/// What large products round their inputs to: those of linear layers, of the head and of Muon. Their sums, and all that is no such
+/// product, attention too, are f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {

@@ -290,15 +290,15 @@ fn fused_equals_composed() {
 #[test]
 fn muon_is_the_same_in_both_forms() {
     use bd3::train::optim::Muon;
-    let settings = Muon { lr: 0.02, momentum: 0.95, weight_decay: 0.1, clip: 0.5 };
     for (rows, parts, cols) in [(16, 3, 16), (48, 1, 12), (12, 1, 48)] {
+        let settings = Muon { lr: 0.02, momentum: 0.95, weight_decay: 0.1, clip: 0.5, rows };
         let random = |seed| {
             let mut rng = Rng::new(seed);
             let data: Vec<f32> = (0..rows * parts * cols).map(|_| rng.uniform() as f32 - 0.5).collect();
             Tensor::<2>::from_data(TensorData::new(data, [rows * parts, cols]), &Device::flex())
         };
         let state = || [random(1), random(2), random(3), random(4)];
-        let after = |form| ops::muon(form, &settings, 0.9, rows, random(5), state()).map(numbers);
+        let after = |form| ops::muon(form, &settings, 0.9, random(5), state()).map(numbers);
         let (composed, fused) = (after(Form::Composed), after(Form::Fused(Precision::F32)));
         for (a, b) in composed.iter().zip(&fused) {
             close(a, b, 1e-5);

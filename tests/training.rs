@@ -17,9 +17,9 @@ use bd3::rng::Rng;
 use bd3::tokenizer::Special;
 use bd3::train::batch::noised;
 use bd3::train::init;
-use bd3::train::optim::{Optimizer, Update, gradients};
+use bd3::train::optim::{Momentum, Optimizer, Update, gradients};
 use bd3::train::plan::Plan;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use serde_json::Value;
 
 const STATES: usize = 8;
@@ -78,6 +78,23 @@ fn trained(chain: &MarkovToy, block: usize, steps: usize) -> Dit {
         optimizer.update(&mut model, grads, &update).unwrap();
     }
     optimizer.averaged(&model)
+}
+
+/// Muon moves the four matrices of every layer and nothing else; it is known by the second moment that it leaves at 0.
+#[test]
+fn muon_has_the_matrices_of_the_layers() {
+    let mut model = init::fresh(&arch(), &Device::flex().autodiff(), &Rng::new(5)).unwrap();
+    model.require_grad();
+    let mut optimizer = Optimizer::new(&model);
+    let muon = Some(Momentum { lr: 1e-2, momentum: 0.9 });
+    let update = Update { lr: 1e-3, betas: [0.9, 0.99], weight_decay: 0.0, max_norm: 0.0, ema: 0.9, muon };
+    let grads = optimizer.slots.iter().map(|slot| slot.m.ones_like()).collect();
+    optimizer.update(&mut model, grads, &update).unwrap();
+    let alone = |tensor: &Tensor<2>| tensor.clone().max().into_scalar::<f32>() == 0.0;
+    let moved = optimizer.slots.iter().filter(|slot| alone(&slot.v)).map(|slot| slot.name.as_str()).collect::<Vec<_>>();
+    let names = ["attn_qkv", "attn_out", "mlp.0", "mlp.2"];
+    let all: Vec<String> = (0..2).flat_map(|layer| names.map(|n| format!("blocks.{layer}.{n}.weight"))).collect();
+    assert_eq!(moved, all);
 }
 
 fn how(block: usize, estimator: Estimator, batch: usize, draws: usize) -> Measure {

@@ -1,4 +1,4 @@
-//! `bd3 bench train`: whole training steps, beside the bound that the machine's matrix product sets.
+//! `bd3 bench train`: whole training steps, beside the bound that our own product of large square matrices sets.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::median;
-use crate::{counts, view};
+use crate::{counts, settle, view};
 
 /// `bd3 bench train`
 #[derive(Args, Debug)]
@@ -58,6 +58,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     if args.steps == 0 {
         return Err(Error::value("--steps", "at least 1", "0").into());
     }
+    settle::settle();
     let place = Temporary::new();
     let plan = plan(&args.precision)?;
     let useful = useful_flops(&plan.arch, plan.recipe.train.batch);
@@ -70,6 +71,7 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let share = rate / bound;
     let text = if args.json {
         let object = json!({
+            "precision": args.precision,
             "tokens_per_second": rate,
             "peak_gflop_s": peak / 1e9,
             "useful_flops_per_step": useful,
@@ -79,10 +81,11 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
         format!("{object}\n")
     } else {
         format!(
-            "{rate:.0} tokens/s: {:.0} % of the {bound:.0} that {:.1} GFLOP a step allow at {:.0} GFLOP/s\n",
+            "{rate:.0} tokens/s: {:.0} % of the {bound:.0} that {:.1} GFLOP a step allow at the {:.0} GFLOP/s of our product in {}\n",
             100.0 * share,
             useful / 1e9,
-            peak / 1e9
+            peak / 1e9,
+            args.precision
         )
     };
     Ok(view::print(&text)?)

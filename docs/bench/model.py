@@ -2,7 +2,8 @@
 
     python docs/bench/model.py --data DIR --judge SmolLM2-135M-Instruct.Q4_1.gguf [--bd3 target/release/bd3] [--model models/tiny]
 
-DIR holds tinystories.test.jsonl, stories.test.jsonl, wiki.test.jsonl and lambada.test.jsonl. Prints Markdown. No packages are needed."""
+DIR holds tinystories.test.jsonl, stories.test.jsonl, wiki.test.jsonl (WikiText's lines under `raw`) and lambada.test.jsonl. Prints
+Markdown. No packages are needed."""
 
 import argparse
 import json
@@ -12,8 +13,8 @@ from pathlib import Path
 
 BLOCKS = [1, 4, 8, 32, 256]
 TESTS = ["tinystories.test.jsonl", "stories.test.jsonl"]
-# Name, file, detokenizer.
-ZERO_SHOT = [("wiki", "wiki.test.jsonl", "wikitext"), ("lambada", "lambada.test.jsonl", "lambada")]
+# Name, file, key of its text, detokenizer.
+ZERO_SHOT = [("wiki", "wiki.test.jsonl", "raw", "wikitext"), ("lambada", "lambada.test.jsonl", "text", "lambada")]
 # Block size and flags of what the judge reads.
 WRITTEN = [(block, "--rule first-hitting") for block in BLOCKS]
 WRITTEN += [(8, f"--rule confidence --steps {steps}") for steps in (4, 2)]
@@ -22,7 +23,7 @@ WRITTEN += [(block, "--quality") for block in (4, 8)]
 
 
 def run(*command):
-    return subprocess.run([str(word) for word in command], capture_output=True, text=True, check=True).stdout
+    return subprocess.run([str(word) for word in command], stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def rows(args, *command):
@@ -44,12 +45,14 @@ def zero_shot(args):
     print("\n| bits per byte | " + " | ".join(f"block {block}" for block in BLOCKS) + " |")
     print("| --- |" + " --- |" * len(BLOCKS))
     blocks = ",".join(map(str, BLOCKS))
-    for name, file, detokenizer in ZERO_SHOT:
+    for name, file, field, detokenizer in ZERO_SHOT:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place) / name
-            run(args.bd3, "data", args.data / file, "--detokenize", detokenizer, "--tokenizer", args.model,
+            run(args.bd3, "data", args.data / file, "--field", field, "--detokenize", detokenizer, "--tokenizer", args.model,
                 "--split", "0,0,100", "--out", folder)
-            ours = [f"{row['bits_per_byte']:.3f}" for row in rows(args, args.model, folder, "--block", blocks)]
+            found = rows(args, args.model, folder, "--block", blocks)
+            bits = lambda row: f"{row['bits_per_byte']:.3f} ± {row['bits_per_byte'] * row['stderr'] / row['nats']:.3f}"
+            ours = [bits(row) for row in found]
         print(f"| {name} | {' | '.join(ours)} |", flush=True)
 
 

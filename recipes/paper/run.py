@@ -1,20 +1,23 @@
 """The paper's order at a small size: trains every recipe of this folder with several seeds, measures them, prints the tables.
 
-    bd3 data stories.train.jsonl.zst --tokenizer models/tiny --split 99,1,0 --out runs/stories
-    python recipes/paper/run.py --bd3 target/release/bd3 --test stories.test.jsonl
+    cargo build --release
+    target/release/bd3 data stories.train.jsonl.zst --tokenizer models/tiny --split 99,1,0 --out runs/stories
+    python recipes/paper/run.py --test stories.test.jsonl
 
-One command does it all; stopped and started again it goes on where it was, from each run's last checkpoint. Each run has a thread
-of its own. Writes into --out (a folder and a small file of results for each run) and --svg, and prints Markdown; `--tables` does so
-from the files of results alone. No packages are needed."""
+From the root of the repository; models/README.md says where the text is from. The last command does it all, in about five hours on
+two cores; stopped and started again it goes on where it was, from each run's last checkpoint. Each run has a thread of its own.
+Writes into --out (a folder and a small file of results for each run) and --svg, and prints Markdown; `--tables` does so from the
+files of results alone. No packages are needed."""
 
 import argparse
+import hashlib
 import json
 import math
 import os
 import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -33,11 +36,13 @@ CLIPS = [
     (4, "block4-full", "block4", "30.18 / 23.45", "29.21 / 6.24"),
     (16, "block16-full", "block16", "31.72 / 7.62", "31.12 / 3.58"),
 ]
+# Rows of text that are taken together for a standard error, about a chapter: neighbours are alike.
+GROUP = 20
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bd3", default="bd3", help="the program")
+    parser.add_argument("--bd3", default="target/release/bd3", help="the program")
     parser.add_argument("--test", help="text to measure on")
     parser.add_argument("--out", default="runs/paper", type=Path, help="folder of the runs")
     parser.add_argument("--svg", default="docs/paper.svg", type=Path, help="where the plot goes")
@@ -52,34 +57,47 @@ def parse():
 def train(args, recipe, seed):
     """Trains one run to its end and measures it; both are passed over where they are done."""
     run, kept = args.out / f"{recipe}-{seed}", args.out / f"{recipe}-{seed}.json"
+    # The bound of one large block has the most noise.
+    draws = args.draws * (4 if recipe in ("diffusion", "sedd") else 1)
+    made = {
+        "recipe": hashlib.sha256((HERE / f"{recipe}.toml").read_bytes()).hexdigest(),
+        "set": args.set,
+        "test": hashlib.sha256(Path(args.test).read_bytes()).hexdigest(),
+        "draws": draws,
+    }
     if kept.exists():
+        if json.loads(kept.read_text())["made"] != made:
+            raise SystemExit(f"error: {kept} was made with another recipe, --set, --test or --draws; name another --out")
         return
     settings = [word for setting in [f"seed={seed}", *args.set] for word in ("--set", setting)]
     alone = {**os.environ, "RAYON_NUM_THREADS": "1"}
     args.out.mkdir(parents=True, exist_ok=True)
     with open(run.with_suffix(".log"), "a") as log:
         command = [args.bd3, "train", HERE / f"{recipe}.toml", "--out", run, "--resume", *settings]
-        subprocess.run(command, env=alone, stdout=log, stderr=log, check=True)
-        # The bound of one large block has the most noise.
-        draws = args.draws * (4 if recipe in ("diffusion", "sedd") else 1)
+        done = subprocess.run(command, env=alone, stdout=subprocess.PIPE, stderr=log, check=True)
+        # A run that was stopped is no error, but says nothing of a model.
+        if not done.stdout:
+            raise SystemExit(f"{run}: stopped; start again to go on")
         command = [args.bd3, "eval", run / "model", args.test, "--draws", str(draws), "--json", "--each"]
         command += [] if recipe == "sedd" else ["--exact", "--threads", "1"]
         done = subprocess.run(command, env=alone, stdout=subprocess.PIPE, stderr=log, check=True)
-    keep(run, kept, json.loads(done.stdout)["rows"][0])
+    keep(run, kept, made, json.loads(done.stdout)["rows"][0])
     print(f"{run}: {math.exp(nats(load(args, recipe)[seed])):.2f}", file=sys.stderr, flush=True)
 
 
-def keep(run, kept, row):
-    """A run's result in a small file: nats of each row of the test text, tokens as pairs (rows, tokens of each), and the variance
-    of its loss."""
+def keep(run, kept, made, row):
+    """A run's result in a small file: what made it, nats of each row of the test text, tokens as pairs (rows, tokens of each), and
+    the variance of its loss."""
     tokens = []
     for _, count in row["each"]:
         if tokens and tokens[-1][1] == count:
             tokens[-1][0] += 1
         else:
             tokens.append([1, count])
-    result = {"variance": variance(run), "tokens": tokens, "nats": [round(nats, 2) for nats, _ in row["each"]]}
-    kept.write_text(json.dumps(result, separators=(",", ":")) + "\n")
+    result = {"made": made, "variance": variance(run), "tokens": tokens, "nats": [round(nats, 2) for nats, _ in row["each"]]}
+    part = kept.with_suffix(".part")
+    part.write_text(json.dumps(result, separators=(",", ":")) + "\n")
+    part.replace(kept)
 
 
 def variance(run):
@@ -113,22 +131,26 @@ def perplexity(runs):
 
 
 def paired(left, right):
-    """Nats a token that `right` has more than `left`: the mean; its standard error by rows of text (the models as they are), and
-    by seeds (other models of the same kind)."""
+    """Nats a token that `right` has more than `left`: the mean; its standard error by groups of rows of text (the models as they
+    are), and by seeds (other models of the same kind)."""
     seeds = sorted(set(left) & set(right))
+    if not seeds:
+        return math.nan, math.nan, math.nan
     tokens = left[seeds[0]][1]
     assert all(run[seed][1] == tokens for run in (left, right) for seed in seeds), "the same rows of text"
-    count, total = len(tokens), sum(tokens)
-    rows = [statistics.mean(right[s][0][i] - left[s][0][i] for s in seeds) for i in range(count)]
+    total = sum(tokens)
+    rows = [statistics.mean(right[s][0][i] - left[s][0][i] for s in seeds) for i in range(len(tokens))]
     mean = sum(rows) / total
-    squares = sum((row - mean * n) ** 2 for row, n in zip(rows, tokens))
+    apart = [row - mean * n for row, n in zip(rows, tokens)]
+    groups = [sum(apart[i:i + GROUP]) for i in range(0, len(apart), GROUP)]
+    count, squares = len(groups), sum(group**2 for group in groups)
     by_seed = [nats(right[s]) - nats(left[s]) for s in seeds]
     seeds_error = statistics.stdev(by_seed) / math.sqrt(len(seeds)) if len(seeds) > 1 else math.nan
     return mean, math.sqrt(squares * count / (count - 1)) / total, seeds_error
 
 
 def order_table(args):
-    print("| model | perplexity | between seeds | nats a token above the line before | paper (LM1B, 65 B tokens) |")
+    print("| model | perplexity | between seeds | nats a token above the line before, ± text ± seeds | paper (LM1B, 65 B tokens) |")
     print("| --- | --- | --- | --- | --- |")
     before = None
     for recipe, name, _, paper in ORDER:
@@ -136,27 +158,35 @@ def order_table(args):
         if not runs:
             continue
         value, spread = perplexity(runs)
-        more = "" if before is None else "{:+.4f} ± {:.4f} (rows) ± {:.4f} (seeds)".format(*paired(before, runs))
+        more = "" if before is None else told(*paired(before, runs))
         print(f"| {name} | {value:.2f} | ± {spread:.2f} | {more} | {paper:.2f} |")
         before = runs
 
 
 def clip_table(args):
-    print("\n| block | all levels: perplexity | variance | clipped: perplexity | variance | clipped less all levels, nats a token "
-          "| paper, all levels | paper, clipped |")
+    print("\n| block | all levels: perplexity | variance of a step's loss | clipped: perplexity | variance of a step's loss "
+          "| clipped less all levels, nats a token, ± text ± seeds | paper, all levels | paper, clipped |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for block, full, clipped, theirs_full, theirs_clipped in CLIPS:
         left, right = load(args, full), load(args, clipped)
         if left and right:
             (a, _), (b, _) = perplexity(left), perplexity(right)
-            v, w = (statistics.mean(run[2] for run in runs.values()) for runs in (left, right))
-            gap = "{:+.4f} ± {:.4f} (rows) ± {:.4f} (seeds)".format(*paired(left, right))
-            print(f"| {block} | {a:.2f} | {v:.4f} | {b:.2f} | {w:.4f} | {gap} | {theirs_full} | {theirs_clipped} |")
+            v, w = (spread_of([run[2] for run in runs.values()]) for runs in (left, right))
+            gap = told(*paired(left, right))
+            print(f"| {block} | {a:.2f} | {v} | {b:.2f} | {w} | {gap} | {theirs_full} | {theirs_clipped} |")
     ar, one = load(args, "ar"), load(args, "block1")
     if ar and one:
         (a, _), (b, _) = perplexity(ar), perplexity(one)
-        gap = "{:+.4f} ± {:.4f} (rows) ± {:.4f} (seeds)".format(*paired(ar, one))
-        print(f"\nBlock size 1, every token masked, against AR: {b:.2f} and {a:.2f}, {gap} nats a token.")
+        print(f"\nBlock size 1, every token masked, against AR: {b:.2f} and {a:.2f}, {told(*paired(ar, one))} nats a token.")
+
+
+def told(mean, text, seeds):
+    return f"{mean:+.4f} ± {text:.4f} ± {seeds:.4f}"
+
+
+def spread_of(numbers):
+    spread = f" ± {statistics.stdev(numbers):.4f}" if len(numbers) > 1 else ""
+    return f"{statistics.mean(numbers):.4f}{spread}"
 
 
 def plot(args):
@@ -169,15 +199,15 @@ def plot(args):
     top = max(ours + theirs) * 1.08
     left, width, height, base = 60, 680, 260, 300
     x = lambda i, k: left + 30 + i * (width - 40) / len(known) + k * 38
-    y = lambda value: base - (value - 0.8) / (top - 0.8) * height
+    y = lambda value: base - value / top * height
     style = "font-family='sans-serif' font-size='12' fill='#222'"
     parts = [f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 760 370' role='img' {style}>",
              "<title>Perplexity relative to autoregression</title><rect width='760' height='370' fill='#fff'/>"]
-    tick = 0.8
+    tick = 0.0
     while tick < top:
         parts.append(f"<path d='M{left} {y(tick):.1f}H{left + width}' stroke='#ddd'/>"
                      f"<text x='{left - 8}' y='{y(tick) + 4:.1f}' text-anchor='end'>{tick:.1f}</text>")
-        tick += 0.2
+        tick += 0.5
     for i, (name, value, paper) in enumerate(known):
         for k, (ratio, colour, text) in enumerate([(ours[i], "#2b6cb0", f"{value:.1f}"), (theirs[i], "#b8c4d0", f"{paper:.1f}")]):
             parts.append(f"<rect x='{x(i, k):.1f}' y='{y(ratio):.1f}' width='34' height='{base - y(ratio):.1f}' fill='{colour}'/>"
@@ -187,7 +217,7 @@ def plot(args):
         parts.append(f"<text x='{x(i, 0) + 36:.1f}' y='320' text-anchor='middle'>{first}</text>"
                      f"<text x='{x(i, 0) + 36:.1f}' y='336' text-anchor='middle'>{rest}</text>")
     parts.append(f"<text x='{left}' y='20'>Perplexity, as a multiple of AR's (numbers: perplexity itself)</text>")
-    for k, (colour, text) in enumerate([("#2b6cb0", "bd3, 1.9 M parameters, 10 M tokens of stories"), ("#b8c4d0", "paper, LM1B, 65 B tokens")]):
+    for k, (colour, text) in enumerate([("#2b6cb0", "bd3, small models, stories"), ("#b8c4d0", "paper, LM1B")]):
         parts.append(f"<rect x='{left + k * 330}' y='350' width='12' height='12' fill='{colour}'/>"
                      f"<text x='{left + 18 + k * 330}' y='360'>{text}</text>")
     args.svg.write_text("\n".join(parts) + "\n</svg>\n")
@@ -202,8 +232,13 @@ def main():
         recipes = list(dict.fromkeys(recipes))
         with ThreadPoolExecutor(args.jobs) as pool:
             jobs = [pool.submit(train, args, recipe, seed) for seed in range(1, args.seeds + 1) for recipe in recipes]
-            for job in jobs:
-                job.result()
+            try:
+                for job in as_completed(jobs):
+                    job.result()
+            except BaseException:
+                # What runs is let run to its end or its stop; nothing new begins.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     order_table(args)
     clip_table(args)
     plot(args)

@@ -160,8 +160,9 @@ pub fn adamw(s: &AdamW, decay: f64, grad: Tensor<2>, [param, m, v, ema]: [Tensor
     [param, m, v, ema]
 }
 
-/// One Muon step for a stack of matrices of `rows` rows, and one of the moving average; see [`super::fused::muon`].
-pub fn muon(s: &Muon, decay: f64, rows: usize, grad: Tensor<2>, [param, m, v, ema]: [Tensor<2>; 4]) -> [Tensor<2>; 4] {
+/// One Muon step, and one of the moving average; see [`super::fused::muon`].
+pub fn muon(s: &Muon, decay: f64, grad: Tensor<2>, [param, m, v, ema]: [Tensor<2>; 4]) -> [Tensor<2>; 4] {
+    let rows = s.rows;
     let grad = grad * s.clip;
     let m = m * s.momentum + grad.clone();
     let [keep, step] = s.factors([rows, param.dims()[1]]);

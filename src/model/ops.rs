@@ -267,22 +267,14 @@ pub fn adamw(form: Form, settings: &AdamW, decay: f64, grad: Tensor<2>, state: [
     state.map(from_host)
 }
 
-/// One Muon step for a stack of matrices of `rows` rows each and one of the moving average: `[param, m, v, ema]` to the same, v
-/// unused.
-pub fn muon(
-    form: Form,
-    settings: &Muon,
-    decay: f64,
-    rows: usize,
-    grad: Tensor<2>,
-    state: [Tensor<2>; 4],
-) -> [Tensor<2>; 4] {
-    let Form::Fused(precision) = form else { return composed::muon(settings, decay, rows, grad, state) };
+/// One Muon step and one of the moving average: `[param, m, v, ema]` to the same, v unused.
+pub fn muon(form: Form, settings: &Muon, decay: f64, grad: Tensor<2>, state: [Tensor<2>; 4]) -> [Tensor<2>; 4] {
+    let Form::Fused(precision) = form else { return composed::muon(settings, decay, grad, state) };
     let cols = grad.dims()[1];
     let grad = host(grad);
     let mut state = state.map(host);
     let [param, m, v, ema] = state.each_mut().map(|t| t.storage_mut::<f32>());
     let slot = adamw::Slot { param, m, v, ema: Some((ema, decay)) };
-    muon::muon(settings, numbers(&grad), slot, [rows, cols], precision);
+    muon::muon(settings, numbers(&grad), slot, cols, precision);
     state.map(from_host)
 }

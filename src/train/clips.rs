@@ -35,6 +35,11 @@ pub fn search(plan: &Plan, model: &Dit, text: &Packing, rows: usize, size: &Size
     // Full rows only: what fills a short one is no text.
     let full = (0..text.rows()).take_while(|&row| text.valid(row) == text.length()).count();
     let rows = rows.min(full);
+    if rows == 0 {
+        let why =
+            format!("its first row has not all of its {} tokens, and only full rows can be compared", text.length());
+        return Err(Error::Run(format!("clip search on the validation text: {why}")));
+    }
     let mut scores = Vec::with_capacity(admitted.len());
     let per = plan.recipe.train.batch.max(2).min(rows.max(2));
     for clip in &admitted {

@@ -326,9 +326,11 @@ fn form(best: Form, precision: Precision) -> Result<Form> {
     match (best, precision) {
         (Form::Fused(_), precision) => Ok(Form::Fused(precision)),
         (Form::Composed, Precision::F32) => Ok(best),
-        (Form::Composed, Precision::Bf16) => {
-            Err(Error::value("train.precision", "f32 on this device (bf16 is for the CPU)", "bf16"))
-        }
+        (Form::Composed, Precision::Bf16) => Err(Error::value(
+            "train.precision",
+            "f32 on this device, as `--set train.precision=f32` asks for (bf16 is for the CPU)",
+            "bf16",
+        )),
     }
 }
 
@@ -355,4 +357,16 @@ pub fn learning_rate(train: &recipe::Train, step: u64) -> f64 {
 
 fn add(sums: Vec<Tensor<2>>, grads: Vec<Tensor<2>>) -> Vec<Tensor<2>> {
     sums.into_iter().zip(grads).map(|(a, b)| a + b).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_device_keeps_f32_or_says_so() {
+        assert!(matches!(form(Form::Composed, Precision::F32), Ok(Form::Composed)));
+        let refusal = form(Form::Composed, Precision::Bf16).unwrap_err().to_string();
+        assert!(refusal.contains("train.precision") && refusal.contains("f32"), "{refusal}");
+    }
 }

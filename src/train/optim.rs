@@ -16,7 +16,7 @@ pub struct Slot {
     pub name: String,
     /// First moment.
     pub m: Tensor<2>,
-    /// Second moment.
+    /// Second moment; Muon leaves it at 0.
     pub v: Tensor<2>,
     /// Moving average of the parameter.
     pub ema: Tensor<2>,
@@ -78,28 +78,26 @@ impl Optimizer {
         }
         self.updates += 1;
         let clip = if update.max_norm > 0.0 { (update.max_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        let weight_decay = update.weight_decay;
         let settings = AdamW {
             lr: update.lr,
             beta1: update.betas[0],
             beta2: update.betas[1],
             eps: 1e-8,
-            weight_decay: update.weight_decay,
+            weight_decay,
             step: self.updates,
             clip,
         };
-        let muon =
-            update.muon.map(|Momentum { lr, momentum }| Muon { lr, momentum, weight_decay: update.weight_decay, clip });
+        let muon = |rows| update.muon.map(|Momentum { lr, momentum }| Muon { lr, momentum, weight_decay, clip, rows });
         let n = self.updates as f64;
         let decay = update.ema.min((1.0 + n) / (10.0 + n));
         let mut slots = self.slots.iter_mut().zip(grads);
         model.visit(&mut |name, tensor| {
             if let Some((slot, grad)) = slots.next() {
-                let width = tensor.dims()[1];
-                step((tensor, grad), slot, |grad, state| match (&muon, matrix_rows(name, width)) {
-                    (Some(muon), Some(rows)) => {
-                        ops::muon(form, muon, decay, rows.unwrap_or(state[0].dims()[0]), grad, state)
-                    }
-                    _ => ops::adamw(form, &settings, decay, grad, state),
+                let rows = matrix_rows(name, tensor.dims());
+                step((tensor, grad), slot, |grad, state| match rows.and_then(&muon) {
+                    Some(muon) => ops::muon(form, &muon, decay, grad, state),
+                    None => ops::adamw(form, &settings, decay, grad, state),
                 });
             }
         });
@@ -119,12 +117,12 @@ impl Optimizer {
     }
 }
 
-/// Whether Muon moves a parameter; the rows of each matrix in it, all of them if it is one: queries, keys and values are three.
-fn matrix_rows(name: &str, width: usize) -> Option<Option<usize>> {
+/// The rows of each matrix in a parameter that Muon moves: queries, keys and values are three.
+fn matrix_rows(name: &str, [rows, cols]: [usize; 2]) -> Option<usize> {
     let (_, name) = name.strip_prefix("blocks.")?.split_once('.')?;
     match name {
-        "attn_qkv.weight" => Some(Some(width)),
-        "attn_out.weight" | "mlp.0.weight" | "mlp.2.weight" => Some(None),
+        "attn_qkv.weight" => Some(cols),
+        "attn_out.weight" | "mlp.0.weight" | "mlp.2.weight" => Some(rows),
         _ => None,
     }
 }

@@ -97,8 +97,11 @@ fn wraps(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<V
         Wrap::named(name).map_err(|_| at(key, &names, name.clone()))
     };
     let all = named("data.wrap", &recipe.data.wrap)?;
-    let of = |source: &recipe::Source| source.wrap.as_ref().map_or(Ok(all), |name| named("data.sources", name));
-    if recipe.data.sources.is_empty() { Ok(vec![all]) } else { recipe.data.sources.iter().map(of).collect() }
+    let of = |(i, source): (usize, &recipe::Source)| {
+        source.wrap.as_ref().map_or(Ok(all), |name| named(&format!("data.sources[{i}].wrap"), name))
+    };
+    let sources = &recipe.data.sources;
+    if sources.is_empty() { Ok(vec![all]) } else { sources.iter().enumerate().map(of).collect() }
 }
 
 fn check_numbers(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<()> {
@@ -283,11 +286,9 @@ fn folders(recipe: &Recipe, name: &Path, dir: &Path) -> Result<Vec<Folder>> {
         (Some(_), [], None) => refuse("`toy` without a `tokenizer`"),
         (None, sources, None) => sources.iter().map(|s| Folder::open(&s.path)).collect(),
         (Some(stories), [], Some(tokenizer)) => {
-            {
-                // Named by its settings, so that a changed recipe never finds another one's stories.
-                let name = format!("toy-{stories}-{}-seed-{}", tokenizer.replace(':', "-"), recipe.seed);
-                Ok(vec![toy_folder(recipe.seed, stories, tokenizer, &dir.join(name))?])
-            }
+            // Named by its settings, so that a changed recipe never finds another one's stories.
+            let name = format!("toy-{stories}-{}-seed-{}", tokenizer.replace(':', "-"), recipe.seed);
+            Ok(vec![toy_folder(recipe.seed, stories, tokenizer, &dir.join(name))?])
         }
     }
 }

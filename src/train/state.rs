@@ -85,7 +85,8 @@ pub fn load(dir: &Path, arch: &Arch, device: &Device) -> Result<(Dit, Optimizer,
     Ok((model, Optimizer { slots, updates: progress.step }, progress))
 }
 
-/// Refuses to go on with a run under a recipe that means another run: whatever is not under `train` must be as it was.
+/// Refuses to go on with a run under a recipe that means another run: whatever is not under `train` must be as it was, and so
+/// must the optimiser, whose moments nothing else can use.
 pub fn check_recipe(dir: &Path, then: &str, now: &Recipe) -> Result<()> {
     let path = path(dir);
     let damaged = |e: toml::de::Error| Error::key(&path, KEY, "the run's recipe", e.message().to_string());
@@ -97,6 +98,12 @@ pub fn check_recipe(dir: &Path, then: &str, now: &Recipe) -> Result<()> {
             let (key, expected, found) = difference(key, before, value);
             return Err(Error::key(dir, key, format!("{expected}, as when the run was started"), found));
         }
+    }
+    let optimizer = |recipe: &toml::Table| recipe.get("train")?.get("optimizer").map(toml::Value::to_string);
+    if let (Some(then), Some(now)) = (optimizer(&then), optimizer(&now))
+        && then != now
+    {
+        return Err(Error::key(dir, "train.optimizer", format!("{then}, as when the run was started"), now));
     }
     Ok(())
 }

@@ -96,6 +96,10 @@ fn a_bad_recipe_is_refused_and_nothing_is_written() {
     set("blocks.schedule=linear", &["blocks.schedule", "loglinear", "linear"]);
     set("model.objective=score", &["blocks.sizes", "32"]);
     set("data.tokenizer=words", &["data.tokenizer", "words"]);
+    set("train.matrix_lr=0.01", &["train.matrix_lr", "muon", "0.01"]);
+    set("train.optimizer=sgd", &["train.optimizer", "adamw", "sgd"]);
+    set("data.wrap=rows", &["data.wrap", "starts", "rows"]);
+    set("train.precision=f16", &["train.precision", "bf16", "f16"]);
     refused(&["train", &recipe, "--out", &dir, "--init", "no-such-model"], &["no-such-model"]);
     assert!(!Path::new(&dir).exists());
     refused(&["train", "no-such.toml", "--out", &dir], &["no-such.toml"]);
@@ -137,6 +141,7 @@ fn a_run_goes_on_only_under_its_own_recipe() {
     on("model.dropout=0.2", &["`model.dropout`", "0.1", "0.2"]);
     refused(&["train", &recipe, "--out", &dir, "--resume", "--init", "models/tiny"], &["--init", "models/tiny"]);
     on("data.toy=61", &["`data.toy`", "60", "61"]);
+    on("train.optimizer=muon", &["`train.optimizer`", "adamw", "muon"]);
     out(&["train", &recipe, "--out", &dir, "--resume", "--set", "train.lr=1e-3"]);
     assert_eq!(losses(&dir).len(), 6);
     fs::remove_dir_all(Path::new(&dir).join("state")).unwrap();
@@ -209,6 +214,13 @@ fn eval_gives_a_row_for_each_block_whatever_the_batch() {
     };
     let exact = json(&[&common[..], &["--json", "--draws", "2", "--exact", "--threads", "1"]].concat());
     near(&object, &exact, 0.02);
+    let each = json(&[&common[..], &["--json", "--draws", "2", "--each"]].concat());
+    for (row, whole) in each["rows"].as_array().unwrap().iter().zip(rows) {
+        let lines: Vec<(f64, f64)> = serde_json::from_value(row["each"].clone()).unwrap();
+        let [nats, tokens] = [lines.iter().map(|l| l.0).sum::<f64>(), lines.iter().map(|l| l.1).sum()];
+        assert_eq!(tokens, whole["tokens"].as_f64().unwrap());
+        assert!((nats / tokens - whole["nats"].as_f64().unwrap()).abs() < 1e-9);
+    }
     let short = json(&[&common[..5], &["--block", "4,16", "--length", "16", "--json"]].concat());
     assert_eq!(short["rows"][1]["tokens"], rows[1]["tokens"], "shorter rows predict as many tokens");
     for (length, found) in [("1", "found 1"), ("33", "found 33")] {
@@ -235,7 +247,8 @@ fn eval_measures_score_entropy_without_the_engine() {
 
 #[test]
 fn the_reference_step_is_measured_beside_the_machine() {
-    let object = json(&["bench", "train", "--steps", "1", "--json"]);
+    let object = json(&["bench", "train", "--steps", "1", "--json", "--precision", "bf16"]);
+    assert_eq!(object["precision"], "bf16");
     for key in ["tokens_per_second", "peak_gflop_s", "useful_flops_per_step", "bound_tokens_per_second", "share"] {
         assert!(object[key].as_f64().unwrap() > 0.0, "{key}");
     }

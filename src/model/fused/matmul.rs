@@ -5,10 +5,10 @@
 //! does not change a bit. Measured on the reference shapes, tiles of all rows and few columns are as quick as OpenBLAS.
 #![allow(unsafe_code)]
 
-pub mod bf16;
-
 use gemm::Parallelism;
 use rayon::prelude::*;
+
+use super::bf16;
 
 pub use crate::recipe::Precision;
 
@@ -19,11 +19,11 @@ const TILE_COLS: usize = 64;
 /// A matrix that is read: element (r, c) lies at `r * row_stride + c * col_stride`.
 #[derive(Clone, Copy, Debug)]
 pub struct Matrix<'a> {
-    data: &'a [f32],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    col_stride: usize,
+    pub(super) data: &'a [f32],
+    pub(super) rows: usize,
+    pub(super) cols: usize,
+    pub(super) row_stride: usize,
+    pub(super) col_stride: usize,
 }
 
 impl<'a> Matrix<'a> {
@@ -148,7 +148,7 @@ fn linear_operands<'a>(x: &'a [f32], w: &'a [f32], rows: usize) -> (Matrix<'a>, 
 
 /// The start of an output that tasks share; each writes its own tile only.
 #[derive(Clone, Copy)]
-struct Base(*mut f32);
+pub(super) struct Base(pub(super) *mut f32);
 // SAFETY: the pointer is used for disjoint tiles only, see `run_tiles`.
 unsafe impl Send for Base {}
 // SAFETY: as above.
@@ -165,7 +165,7 @@ impl Base {
 
 /// # Safety
 /// `dst` must be valid for writes of `a.rows * b.cols` numbers, for reads too with `Write::Add`, and be used by nobody else.
-unsafe fn run_tiles(dst: Base, a: Matrix, b: Matrix, write: Write) {
+pub(super) unsafe fn run_tiles(dst: Base, a: Matrix, b: Matrix, write: Write) {
     assert_eq!(a.cols, b.rows, "inner dimensions of a product");
     let stride = b.cols;
     let across = b.cols.div_ceil(TILE_COLS);

@@ -12,6 +12,7 @@
 
 pub mod adamw;
 pub mod attention;
+pub mod bf16;
 pub mod embed;
 pub mod gelu;
 pub mod head;
@@ -21,6 +22,8 @@ pub mod norm;
 pub mod residual;
 pub mod rotary;
 
+#[cfg(target_arch = "x86_64")]
+mod bf16_avx512;
 mod pieces;
 mod simd;
 mod tile;

@@ -26,6 +26,8 @@ pub struct Muon {
     pub weight_decay: f64,
     /// Multiplied into the gradient: 1, or max_norm / norm.
     pub clip: f64,
+    /// Rows of each matrix; a parameter may be a stack of several.
+    pub rows: usize,
 }
 
 impl Muon {
@@ -36,8 +38,9 @@ impl Muon {
     }
 }
 
-/// One step for a stack of matrices, each `[rows, cols]`. The second moment is not used.
-pub fn muon(settings: &Muon, grad: &[f32], slot: Slot, [rows, cols]: [usize; 2], precision: Precision) {
+/// One step for a parameter of `cols` columns. The second moment is not used.
+pub fn muon(settings: &Muon, grad: &[f32], slot: Slot, cols: usize, precision: Precision) {
+    let rows = settings.rows;
     let Slot { param, m, ema, .. } = slot;
     assert_eq!((grad.len(), m.len()), (param.len(), param.len()), "gradient and momentum have the parameter's length");
     assert!(param.len().is_multiple_of(rows * cols), "whole matrices");
@@ -108,7 +111,7 @@ mod tests {
     use super::super::check::{close, random, same_in_pools, wide};
     use super::*;
 
-    const SETTINGS: Muon = Muon { lr: 0.02, momentum: 0.9, weight_decay: 0.1, clip: 0.5 };
+    const SETTINGS: Muon = Muon { lr: 0.02, momentum: 0.9, weight_decay: 0.1, clip: 0.5, rows: 3 };
 
     fn dot(a: &[f64], b: &[f64], (m, k, n): (usize, usize, usize)) -> Vec<f64> {
         (0..m * n).map(|i| (0..k).map(|j| a[i / n * k + j] * b[j * n + i % n]).sum()).collect()
@@ -143,7 +146,7 @@ mod tests {
             for step in 0..3 {
                 let grad = random(n, 10 + step);
                 let slot = Slot { param: &mut param, m: &mut m, v: &mut v, ema: Some((&mut ema, 0.99)) };
-                muon(&SETTINGS, &grad, slot, [rows, cols], Precision::F32);
+                muon(&Muon { rows, ..SETTINGS }, &grad, slot, cols, Precision::F32);
                 let g: Vec<f64> = wide(&grad).iter().map(|g| g * SETTINGS.clip).collect();
                 for i in 0..n {
                     mw[i] = 0.9 * mw[i] + g[i];
@@ -185,18 +188,18 @@ mod tests {
         let mut param = random(12, 1);
         let before = param.clone();
         let slot = Slot { param: &mut param, m: &mut [0.0; 12], v: &mut [0.0; 12], ema: None };
-        muon(&Muon { weight_decay: 0.0, ..SETTINGS }, &[0.0; 12], slot, [3, 4], Precision::F32);
+        muon(&Muon { weight_decay: 0.0, ..SETTINGS }, &[0.0; 12], slot, 4, Precision::F32);
         assert_eq!(param, before);
     }
 
     #[test]
     fn threads_do_not_change_a_bit() {
-        let (shape, n) = ([100, 300], 30_000);
+        let (rows, cols, n) = (100, 300, 30_000);
         let grad = random(n, 1);
         same_in_pools(|| {
             let (mut param, mut m, mut v) = (random(n, 2), random(n, 3), vec![0.0; n]);
             let slot = Slot { param: &mut param, m: &mut m, v: &mut v, ema: None };
-            muon(&SETTINGS, &grad, slot, shape, Precision::Bf16);
+            muon(&Muon { rows, ..SETTINGS }, &grad, slot, cols, Precision::Bf16);
             param
         });
     }
