@@ -109,9 +109,6 @@ enum NucleusName {
     Strict,
 }
 
-/// The seed of `bd3` alone: one whose text begins at the beginning of a story. (Rows of training start anywhere.)
-const FIRST_SEED: u64 = 148;
-
 /// The flags without a command in front.
 #[derive(Parser)]
 #[command(name = "bd3 sample", no_binary_name = true, disable_help_flag = true)]
@@ -121,9 +118,9 @@ struct Bare {
 }
 
 impl SampleArgs {
-    /// What `bd3` alone means: the defaults of `bd3 sample`, which so stand in one place, and a seed of its own.
+    /// What `bd3` alone means: the defaults of `bd3 sample`, which so stand in one place.
     pub fn bare() -> Self {
-        Self { seed: FIRST_SEED, ..Bare::parse_from([""; 0]).args }
+        Bare::parse_from([""; 0]).args
     }
 
     /// Reads flags, those of `bd3 sample` without a command in front.

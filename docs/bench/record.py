@@ -23,20 +23,20 @@ from pathlib import Path
 import pyte
 
 CHAR, LINE, LEFT, TOP = 8.4, 20, 16, 50
+FAINT = "#9aa2ab"
 COLOURS = {"red": "#cf222e", "green": "#1a7f37", "brown": "#9a6700", "blue": "#0969da", "magenta": "#8250df", "cyan": "#1b7c83",
-           "faint": "#9aa2ab", "brightblack": "#9aa2ab"}
+           "brightblack": FAINT, "faint": FAINT}
 PLAIN = "#1f2328"
 
 
 class Screen(pyte.Screen):
-    """A screen that knows faint text, as a colour of its own."""
+    """A screen that knows faint text, which pyte does not: as italics, which bd3 does not write."""
 
     def select_graphic_rendition(self, *codes, **kwargs):
-        super().select_graphic_rendition(*(code for code in codes if code not in (2, 22)), **kwargs)
-        if 2 in codes:
-            self.cursor.attrs = self.cursor.attrs._replace(fg="faint")
-        elif 22 in codes and self.cursor.attrs.fg == "faint":
-            self.cursor.attrs = self.cursor.attrs._replace(fg="default")
+        # Colours of their own (38 and 48) take numbers that mean no style.
+        if not {38, 48} & set(codes):
+            codes = [other for code in codes for other in {2: (3,), 22: (22, 23)}.get(code, (code,))]
+        super().select_graphic_rendition(*codes, **kwargs)
 
 
 def look(screen):
@@ -44,7 +44,7 @@ def look(screen):
     lines = []
     for y in range(screen.lines):
         cells = [screen.buffer[y][x] for x in range(screen.columns)]
-        style = lambda x: (cells[x].fg, cells[x].strikethrough, cells[x].bold)
+        style = lambda x: ("faint" if cells[x].italics else cells[x].fg, cells[x].strikethrough, cells[x].bold)
         pieces = [(list(xs), key) for key, xs in groupby(range(screen.columns), style)]
         pieces = [(xs[0], "".join(cells[x].data for x in xs), *key) for xs, key in pieces]
         lines.append(tuple(piece for piece in pieces if piece[1].strip()))
@@ -131,7 +131,7 @@ def draw(looks, command, columns, hold):
              f"font-family='ui-monospace,SFMono-Regular,Menlo,Consolas,monospace' font-size='14' fill='{PLAIN}'>",
              "<style>text{white-space:pre}</style>",
              f"<rect width='{width:.0f}' height='{height}' rx='8' fill='#f6f8fa' stroke='#d0d7de'/>",
-             f"<text x='{LEFT}' y='28' fill='{COLOURS['faint']}'>$ {escape(head)}</text>"]
+             f"<text x='{LEFT}' y='28' fill='{FAINT}'>$ {escape(head)}</text>"]
     for line in range(used):
         parts += animated(looks, line, end)
     return "\n".join(parts) + "\n</svg>\n"

@@ -89,7 +89,7 @@ fn model() -> (TempDir, String) {
 fn the_bare_command_writes_a_story_at_once() {
     let text = String::from_utf8(out(&[])).unwrap();
     assert!(text.split_whitespace().count() >= 60, "{text}");
-    assert_eq!(text.as_bytes(), out(&["sample", "--seed", "148"]));
+    assert_eq!(text.as_bytes(), out(&["sample"]));
     // Start, load and first block: the quickest of three, as the machine may be busy.
     let quickest = (0..3).map(|_| {
         let start = std::time::Instant::now();
