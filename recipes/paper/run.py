@@ -228,10 +228,11 @@ def main():
     if not args.tables:
         if not args.test:
             sys.exit("error: --test must name a text to measure on")
-        recipes = [recipe for recipe, *_ in ORDER] + [name for row in CLIPS for name in row[1:3]]
-        recipes = list(dict.fromkeys(recipes))
+        order = [recipe for recipe, *_ in ORDER]
+        clips = [recipe for row in CLIPS for recipe in row[1:3] if recipe not in order]
+        runs = [(recipe, seed) for table in (order, clips) for seed in range(1, args.seeds + 1) for recipe in table]
         with ThreadPoolExecutor(args.jobs) as pool:
-            jobs = [pool.submit(train, args, recipe, seed) for seed in range(1, args.seeds + 1) for recipe in recipes]
+            jobs = [pool.submit(train, args, recipe, seed) for recipe, seed in runs]
             try:
                 for job in as_completed(jobs):
                     job.result()
