@@ -1,17 +1,23 @@
 //! Names for what something was made from: SHA-256, 64 hexadecimal digits.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use bd3::data::Shard;
-use bd3::format::map_file;
 use bd3::{Error, Result};
+use sha2::digest::Output;
 use sha2::{Digest, Sha256};
 
 /// Of some texts in memory.
 pub fn bytes(texts: &[&[u8]]) -> String {
+    together(texts.iter().map(Sha256::digest))
+}
+
+/// A hash of hashes, so that what leaves one text and enters the next does not go unseen.
+fn together(hashes: impl IntoIterator<Item = Output<Sha256>>) -> String {
     let mut hash = Sha256::new();
-    // A hash of hashes, so that what leaves one text and enters the next does not go unseen.
-    texts.iter().for_each(|text| hash.update(Sha256::digest(text)));
+    hashes.into_iter().for_each(|each| hash.update(each));
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -28,8 +34,23 @@ pub fn model(path: &Path) -> Result<String> {
         paths.retain(|path| path.extension().is_some_and(|ending| ending == "json" || ending == "safetensors"));
         paths.sort();
     }
-    let files = paths.iter().map(|path| map_file(path)).collect::<Result<Vec<_>>>()?;
-    Ok(bytes(&files.iter().map(|file| &file[..]).collect::<Vec<_>>()))
+    Ok(together(paths.iter().map(|path| file(path)).collect::<Result<Vec<_>>>()?))
+}
+
+fn file(path: &Path) -> Result<Output<Sha256>> {
+    let read = || {
+        let (mut file, mut hash) = (BufReader::with_capacity(1 << 20, File::open(path)?), Sha256::new());
+        loop {
+            let part = file.fill_buf()?;
+            if part.is_empty() {
+                return Ok(hash.finalize());
+            }
+            hash.update(part);
+            let length = part.len();
+            file.consume(length);
+        }
+    };
+    read().map_err(|e| Error::io(path, e))
 }
 
 /// Of a text: its ids, and where its documents end.

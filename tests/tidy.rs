@@ -146,11 +146,24 @@ fn recipes_of_the_papers_order_differ_in_objective_and_blocks_alone() {
     }
 }
 
+/// Panics that are left in the library are promises: each file may have so many, where its own code or tables would be wrong.
+const PANICS: [(&str, usize); 5] = [
+    ("src/data/detokenize.rs", 1),  // a pattern of the table
+    ("src/data/toy/grammar.rs", 4), // the grammar's own text
+    ("src/data/toy/walk.rs", 3),
+    ("src/engine/team.rs", 1),        // a worker has panicked: its caller does, too
+    ("src/model/fused/matmul.rs", 3), // sizes of slices that wrap
+];
+
 #[test]
-fn the_library_neither_panics_on_purpose_nor_prints() {
+fn the_library_prints_nothing_and_panics_only_where_it_says() {
     let print = Regex::new(r"\be?print(ln)?!").unwrap();
+    let panic = Regex::new(r"\bpanic!|\.expect\(|\btodo!|\bunimplemented!").unwrap();
     for path in files("src", "rs") {
-        assert!(!print.is_match(&code(&path)), "{path} prints");
+        let code = code(&path);
+        assert!(!print.is_match(&code), "{path} prints");
+        let allowed = PANICS.iter().find(|(known, _)| *known == path).map_or(0, |(_, count)| *count);
+        assert_eq!(panic.find_iter(&code).count(), allowed, "{path} panics");
     }
     for path in files("src", "rs").into_iter().chain(files("app", "rs")) {
         assert!(!code(&path).contains(".unwrap()"), "{path} unwraps outside its tests");

@@ -116,6 +116,47 @@ fn the_bound_lies_above_the_entropy_of_the_source_and_comes_near_it() {
     }
 }
 
+/// Where every order of unmasking can know the exact conditionals the bound is tight, so that one checkpoint, trained and measured by
+/// the program, must come near the entropy at every block size: masks, levels, weights and the clean copy together.
+#[test]
+fn a_run_comes_near_the_entropy_of_the_source_at_every_block_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let chain = MarkovToy::drawn(STATES, &mut Rng::new(1)).unwrap();
+    let mut rng = Rng::new(7);
+    let mut line = || {
+        let letters = chain.row(14, &mut rng).into_iter().map(|state| char::from(b'a' + state as u8));
+        format!("{{\"text\":\"{}\"}}\n", letters.collect::<String>())
+    };
+    std::fs::write(path("train.jsonl"), (0..8000).map(|_| line()).collect::<String>()).unwrap();
+    std::fs::write(path("test.jsonl"), (0..400).map(|_| line()).collect::<String>()).unwrap();
+    std::fs::write(
+        path("recipe.toml"),
+        "data = { sources = [{ path = 'data' }], wrap = 'documents' }\n\
+         model = { hidden = 32, layers = 2, heads = 2, cond = 8, length = 16, dropout = 0.0 }\n\
+         blocks = { sizes = [{ size = 1, clip = [1.0, 1.0] }, { size = 4, clip = [0.3, 1.0] }, { size = 16 }], default = 4 }\n\
+         train = { steps = 900, batch = 32, optimizer = 'muon', lr = 3e-3, matrix_lr = 1e-2, warmup = 20, decay = 0.5, ema = 0.98, validate_every = 0 }\n",
+    )
+    .unwrap();
+    let bd3 = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_bd3"));
+        let output = command.current_dir(dir.path()).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        output.stdout
+    };
+    bd3(&["data", "train.jsonl", "--tokenizer", "bytes", "--split", "99,1,0", "--out", "data"]);
+    bd3(&["train", "recipe.toml", "--out", "run"]);
+    let found =
+        bd3(&["eval", "run/model", "test.jsonl", "--block", "1,4,16", "--wrap", "documents", "--draws", "4", "--json"]);
+    let found: Value = serde_json::from_slice(&found).unwrap();
+    let entropy = chain.entropy_per_row(14) / 15.0;
+    for row in found["rows"].as_array().unwrap() {
+        let [nats, error] = ["nats", "stderr"].map(|key| row[key].as_f64().unwrap());
+        assert!((entropy - 4.0 * error..entropy + 0.1).contains(&nats), "entropy {entropy}: {row}");
+    }
+    assert_eq!(found["rows"].as_array().unwrap().len(), 3);
+}
+
 #[test]
 fn likelihood_does_not_depend_on_the_batch_and_its_estimators_agree() {
     let chain = MarkovToy::drawn(STATES, &mut Rng::new(1)).unwrap();

@@ -218,10 +218,17 @@ fn factor(rotary_dim: usize, head_dim: usize) -> f64 {
     if (head_dim as f64 * factor) as usize == rotary_dim { factor } else { factor.next_up() }
 }
 
-/// Files may also have the rotary frequencies, and the head of a tied model, which is the embedding once more.
+/// Files may also have the rotary frequencies, and the head of a tied model, which must be the embedding once more.
 pub(super) fn may_have(arch: &Arch, files: &Files, name: &str) -> Result<bool> {
     if name == "lm_head.weight" {
-        return files.stored(name, &[arch.vocab, arch.hidden]).map(|_| true);
+        let shape = [arch.vocab, arch.hidden];
+        let (head, embedding) = (files.stored(name, &shape)?, files.stored("model.embed_tokens.weight", &shape)?);
+        if (head.ty, &head.bytes) != (embedding.ty, &embedding.bytes) {
+            let expected = "the embedding once more, as tie_word_embeddings says";
+            return Err(Error::key(files.path(name), name, expected, "other numbers"));
+        }
+        files.release(name);
+        return Ok(true);
     }
     Ok(name.ends_with("rotary_emb.inv_freq"))
 }

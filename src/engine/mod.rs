@@ -241,6 +241,9 @@ impl Denoiser for Engine {
 
     fn pass(&self, lanes: &mut [Lane<'_, KeyValues>]) -> Result<Vec<Vec<Proposal>>> {
         let mask = self.arch.mask;
+        for lane in lanes.iter() {
+            lane.ask.check(lane.open.len())?;
+        }
         let queries = lanes.iter().flat_map(|l| (0..l.ask.rows.len()).map(|i| l.ask.query(i, l.open, mask)));
         let queries: Vec<_> = queries.collect();
         let counts: Vec<usize> = lanes.iter().map(|lane| lane.ask.rows.len()).collect();

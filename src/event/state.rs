@@ -215,8 +215,9 @@ impl State {
         if self.given.get(start).is_some_and(|&id| id != self.mask_id) {
             return contradiction("fixed ids left as they are", format!("position {start} taken back"));
         }
-        if start + self.reach < self.longest {
-            let expected = format!("nothing taken back before position {}", self.longest - self.reach);
+        let earliest = self.longest.saturating_sub(self.reach);
+        if start < earliest {
+            let expected = format!("nothing taken back before position {earliest}");
             return contradiction(&expected, start);
         }
         self.put(start, &[]);

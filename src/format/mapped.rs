@@ -8,8 +8,8 @@ use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
-/// Maps a file into memory, read only.
-pub fn map_file(path: &Path) -> Result<Mmap> {
+/// Maps a file into memory, read only. For this library's own readers: to others the promise below would be a guess.
+pub(crate) fn map_file(path: &Path) -> Result<Mmap> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     // SAFETY: a mapped file must not change while it is mapped. This program writes files under another name and renames
     // them, so none that it wrote ever changes in place; whoever overwrites one while it is read harms his own run.

@@ -7,7 +7,7 @@ pub mod quant;
 pub mod safetensors;
 
 pub use gguf::Header;
-pub use mapped::map_file;
+pub(crate) use mapped::map_file;
 pub(crate) use mapped::{Bytes, trim};
 pub use numbers::{Stored, Type};
 

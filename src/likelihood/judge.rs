@@ -1,6 +1,7 @@
 //! How good generated text is, by numbers: perplexity under another model that reads it (generative perplexity, as in Arriola et
-//! al. 2025, section 6.2), entropy of its tokens, and how much of it is repeated. The last two tell what the first one hides: a judge
-//! likes text that says the same thing again and again. Nothing here knows how text is made.
+//! al. 2025, section 6.2, but of all tokens together, where they average the perplexities of samples), entropy of its tokens, and how
+//! much of it is repeated. The last two tell what the first one hides: a judge likes text that says the same thing again and again.
+//! Nothing here knows how text is made.
 
 use std::collections::{HashMap, HashSet};
 
@@ -167,7 +168,8 @@ impl Quality {
     /// # Errors
     /// Samples without a token to judge.
     pub fn new<'a>(judged: Vec<RowNats>, samples: impl Iterator<Item = &'a [u32]> + Clone) -> Result<Self> {
-        let judged = Likelihood { rows: judged, exact: true, draws: 1 };
+        let documents = (0..judged.len()).collect();
+        let judged = Likelihood { rows: judged, documents, exact: true, draws: 1 };
         if judged.tokens() == 0 {
             return Err(Error::Run("the samples have no token to judge: all of them ended at once".into()));
         }

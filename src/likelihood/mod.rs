@@ -1,5 +1,5 @@
 //! How likely a text is: the bound of a block diffusion model at any block size, or the exact value where there is one, with
-//! its standard error over rows. Every draw is seeded by its row, so that a figure does not depend on the batch size. Who scores a
+//! its standard error. Every draw is seeded by its row, so that a figure does not depend on the batch size. Who scores a
 //! noised text is a [`Scorer`]: the trainable network, or the engine.
 
 mod engine;
@@ -55,6 +55,8 @@ pub struct RowNats {
 pub struct Likelihood {
     /// By row, in the order of the text.
     pub rows: Vec<RowNats>,
+    /// By row, the document in which it begins: what is near in a text is alike.
+    pub documents: Vec<usize>,
     /// True where the value is exact, not a bound.
     pub exact: bool,
     /// How often each row was noised.
@@ -72,13 +74,23 @@ impl Likelihood {
         self.rows.iter().map(|r| r.nats).sum::<f64>() / self.tokens() as f64
     }
 
-    /// Standard error of [`Likelihood::nats`], by rows (ratio estimator): tokens of one row are not independent.
+    /// Standard error of [`Likelihood::nats`], by documents (ratio estimator over clusters: neither the tokens of a row nor the
+    /// rows of a document are independent). Of one document, by its rows, as if there were no other; NaN of one row.
     pub fn stderr(&self) -> f64 {
-        let (count, mean) = (self.rows.len() as f64, self.nats());
-        if self.rows.len() < 2 {
+        let mean = self.nats();
+        let apart: Vec<f64> = self.rows.iter().map(|row| row.nats - mean * row.tokens as f64).collect();
+        let mut rest = &apart[..];
+        let mut clusters: Vec<f64> = Vec::new();
+        for document in self.documents.chunk_by(|a, b| a == b) {
+            let (rows, after) = rest.split_at(document.len());
+            clusters.push(rows.iter().sum());
+            rest = after;
+        }
+        let clusters = if clusters.len() == 1 { apart } else { clusters };
+        if clusters.len() < 2 {
             return f64::NAN;
         }
-        let squares: f64 = self.rows.iter().map(|r| (r.nats - mean * r.tokens as f64).powi(2)).sum();
+        let (count, squares) = (clusters.len() as f64, clusters.iter().map(|apart| apart.powi(2)).sum::<f64>());
         (squares * count / (count - 1.0)).sqrt() / self.tokens() as f64
     }
 
@@ -159,7 +171,7 @@ pub fn measure(
             return Err(Error::value(name, "at least 1", "0"));
         }
     }
-    let mut result = Likelihood { rows: Vec::new(), exact, draws };
+    let mut result = Likelihood { rows: Vec::new(), documents: Vec::new(), exact, draws };
     let mut start = rows.start;
     while start < rows.end {
         let end = rows.end.min(start + how.batch);
@@ -189,6 +201,7 @@ pub fn measure(
         let row =
             |(nats, &valid): (&f64, &usize)| RowNats { nats: nats / draws as f64, tokens: valid.saturating_sub(1) };
         result.rows.extend(found.map(row));
+        result.documents.extend((start..end).map(|row| text.document(row)));
         start = end;
         if !progress(result.rows.len()) {
             break;

@@ -15,7 +15,7 @@ pub use network::{ScoreNoise, cross_entropy, log_score, score_entropy};
 /// What a batch asks of the network: `loss = sum weight * -log p(target | row) / denominator`.
 #[derive(Clone, Debug, Default)]
 pub struct Terms {
-    /// Rows of the stream `[batch * length, d]`, ascending.
+    /// Rows of the network's output `[batch * length, d]` (of a next-token model `[batch * (length - 1), d]`), ascending.
     pub rows: Vec<u32>,
     /// The token each row should predict.
     pub targets: Vec<u32>,
@@ -24,7 +24,7 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// The bound of masked diffusion under SUBS (MDLM eq. 8, BD3-LM eq. 8): masked positions only, because a visible token is
+    /// The bound of masked diffusion under SUBS (MDLM eq. 10, BD3-LM eq. 8): masked positions only, because a visible token is
     /// carried over with probability 1, and position 0 of a row (bos) counts nowhere. `weight(i)` is the loss scale of position
     /// `i`.
     pub fn masked(x0: &[u32], xt: &[u32], mask: u32, length: usize, weight: impl Fn(usize) -> f64) -> Self {

@@ -81,7 +81,8 @@ impl Schedule {
     }
 }
 
-/// Total noise of the loglinear schedule, sigma(t) = -log(1 - (1 - 1e-3) t), as time-conditioned models (SEDD) see it.
+/// Total noise of the loglinear schedule, sigma(t) = -log(1 - (1 - 1e-3) t), as the official code has it. Only the cap of [`sigma`] is
+/// made of it here: what a time-conditioned network sees belongs to the mask probability itself.
 pub fn total_noise(t: f64) -> f64 {
     -(-(1.0 - EPS) * t).ln_1p()
 }

@@ -1,6 +1,6 @@
 //! Likelihood without t: integrating the noise level out of the masked-diffusion bound of a block with n noisable tokens gives,
 //! for every schedule, E over k uniform in 1..=n and a uniform subset S of size k of (n/k) * sum over S of -log p(x0_i | rest).
-//! So k and S are drawn, not t: no edge at small t, less variance, and n = 1 is the exact value (any-order autoregressive
+//! So k and S are drawn, not t: no edge at small t, no weight above n, and n = 1 is the exact value (any-order autoregressive
 //! form: Hoogeboom et al. 2022, equation 4; Ou et al. 2025).
 
 use crate::error::{Error, Result};

@@ -93,7 +93,27 @@ impl Ask {
         Self { rows, uniforms, filter, alternatives: 0, standing: Vec::new(), bias: Bias::default() }
     }
 
+    /// Refuses rows that are not open, and rows without a uniform number each.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn check(&self, open: usize) -> Result<()> {
+        if let Some(row) = self.rows.iter().find(|&&row| row >= open) {
+            return Err(Error::Run(format!("row {row} is asked for, {open} are open")));
+        }
+        if self.rows.len() != self.uniforms.len() {
+            let (rows, found) = (self.rows.len(), self.uniforms.len());
+            return Err(Error::Run(format!(
+                "{rows} rows are asked for with {found} uniform numbers: expected one each"
+            )));
+        }
+        Ok(())
+    }
+
     /// What to ask of the `index`-th row, for a model that answers with [`propose`].
+    ///
+    /// # Panics
+    /// If [`Ask::check`] refuses this.
     pub fn query(&self, index: usize, open: &[u32], mask_id: u32) -> Query {
         let row = self.rows[index];
         Query {

@@ -14,7 +14,7 @@ use super::plan::{Plan, SizePlan};
 pub struct Micro {
     /// Clean ids, `[rows, length]`.
     pub x0: Vec<u32>,
-    /// Noised ids.
+    /// Noised ids, `[rows, length]`; of a next-token model the clean inputs, `[rows, length - 1]`.
     pub xt: Vec<u32>,
     /// Rows of text.
     pub rows: usize,

@@ -46,17 +46,23 @@ pub fn save(dir: &Path, model: &Dit, optimizer: &Optimizer, progress: &Progress)
     std::fs::create_dir_all(dir.join("state")).map_err(|e| Error::io(dir.join("state"), e))?;
     let (mut tensors, mut numbers) = (Vec::new(), HashMap::new());
     for ((name, data), slot) in model.parameters()?.into_iter().zip(&optimizer.slots) {
-        let shape = slot.m.dims().to_vec();
-        let rest = [&slot.m, &slot.v, &slot.ema].map(|t| ops::to_vec(t.clone()));
-        for (kind, data) in KINDS.into_iter().zip(std::iter::once(Ok(data)).chain(rest)) {
-            let (name, shape) = (format!("{kind}.{name}"), shape.clone());
-            numbers.insert(name.clone(), data?);
-            tensors.push(Header { name, ty: Type::F32, shape });
+        for kind in KINDS {
+            tensors.push(Header { name: format!("{kind}.{name}"), ty: Type::F32, shape: slot.m.dims().to_vec() });
         }
+        numbers.insert(name, (data, slot));
     }
     let text = serde_json::to_string(progress).map_err(|e| Error::Run(e.to_string()))?;
     st::write(&path, &BTreeMap::from([(KEY.to_string(), text)]), &tensors, |tensor| {
-        Ok(numbers[&tensor.name].iter().flat_map(|x| x.to_le_bytes()).collect())
+        let (kind, name) = tensor.name.split_once('.').unwrap_or_default();
+        let (data, slot) = &numbers[name];
+        let bytes = |numbers: &[f32]| numbers.iter().flat_map(|x| x.to_le_bytes()).collect();
+        let moment = match kind {
+            "m" => &slot.m,
+            "v" => &slot.v,
+            "ema" => &slot.ema,
+            _ => return Ok(bytes(data)),
+        };
+        Ok(bytes(&ops::to_vec(moment.clone())?))
     })
 }
 

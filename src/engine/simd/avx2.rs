@@ -58,7 +58,8 @@ macro_rules! each {
 
 /// Four groups of products of nibbles that count from nothing: eight sums of at most 2 * 15 * 127 stay below 2^15.
 #[inline(always)]
-fn nibbles<const R: usize>(vectors: &[[__m256i; 2]; 4], rows: &[Pairs; R]) -> [__m256i; R] {
+fn nibbles<const R: usize>(_: Avx2, vectors: &[[__m256i; 2]; 4], rows: &[Pairs; R]) -> [__m256i; R] {
+    // SAFETY: an `Avx2` is only made where the processor has the instructions.
     unsafe {
         let mut sums = [_mm256_setzero_si256(); R];
         for (sum, row) in sums.iter_mut().zip(rows) {
@@ -309,7 +310,7 @@ impl Simd for Avx2 {
                     *vectors = [_mm256_and_si256(both, nibble), _mm256_and_si256(_mm256_srli_epi16::<4>(both), nibble)];
                 }
             }
-            let sums = nibbles(&vectors, rows);
+            let sums = nibbles(self, &vectors, rows);
             for r in 0..R {
                 let start = if ZERO == 8 { rows[r].starts.four } else { 0 };
                 acc[half][r][part] = unsafe { _mm256_add_epi32(sums[r], _mm256_set1_epi32(start)) };

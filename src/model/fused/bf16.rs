@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 
 #[cfg(target_arch = "x86_64")]
 use super::bf16_avx512;
-use super::matmul::{Base, Matrix, Write, run_tiles};
+use super::matmul::{Base, Matrix, Write, elements, run_tiles};
 
 /// `dst = a b` or `dst += a b` for a contiguous `dst`, in parallel, with inputs rounded to bfloat16.
 ///
@@ -22,7 +22,7 @@ pub fn product_into(dst: &mut [f32], a: Matrix, b: Matrix, write: Write) {
 
 /// `a b` as a new contiguous matrix.
 pub fn product(a: Matrix, b: Matrix) -> Vec<f32> {
-    let len = a.rows * b.cols;
+    let len = elements(a, b);
     let mut out = Vec::with_capacity(len);
     // SAFETY: nothing is read, and all of them are written.
     unsafe {
@@ -38,7 +38,7 @@ pub fn product(a: Matrix, b: Matrix) -> Vec<f32> {
 /// With [`Write::Add`] all of `dst` must be numbers already.
 unsafe fn fill(dst: &mut [MaybeUninit<f32>], a: Matrix, b: Matrix, write: Write) {
     assert_eq!(a.cols, b.rows, "inner dimensions of a product");
-    assert_eq!(dst.len(), a.rows * b.cols, "shape of the destination");
+    assert_eq!(dst.len(), elements(a, b), "shape of the destination");
     #[cfg(target_arch = "x86_64")]
     if a.cols > 0 && bf16_avx512::available() {
         // SAFETY: the processor has the instructions; the rest is the caller's promise.

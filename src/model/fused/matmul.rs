@@ -29,7 +29,7 @@ pub struct Matrix<'a> {
 impl<'a> Matrix<'a> {
     /// All of `data` as `[rows, cols]`.
     pub fn new(data: &'a [f32], rows: usize, cols: usize) -> Self {
-        assert_eq!(data.len(), rows * cols, "a matrix of {rows} rows and {cols} columns");
+        assert_eq!(Some(data.len()), rows.checked_mul(cols), "a matrix of {rows} rows and {cols} columns");
         Self::strided(data, rows, cols, cols)
     }
 
@@ -64,9 +64,18 @@ impl<'a> MatrixMut<'a> {
     }
 }
 
-/// Numbers from the first to the last element of a matrix.
+/// Numbers from the first to the last element of a matrix. The unsafe code behind this border relies on it, so it may not wrap.
 fn extent(rows: usize, cols: usize, row_stride: usize) -> usize {
-    if rows == 0 || cols == 0 { 0 } else { (rows - 1) * row_stride + cols }
+    if rows == 0 || cols == 0 {
+        return 0;
+    }
+    let extent = (rows - 1).checked_mul(row_stride).and_then(|start| start.checked_add(cols));
+    extent.expect("a matrix within the address space")
+}
+
+/// Elements of a product.
+pub(super) fn elements(a: Matrix, b: Matrix) -> usize {
+    a.rows.checked_mul(b.cols).expect("a product within the address space")
 }
 
 /// What happens to the numbers that stand in the destination.
@@ -109,7 +118,7 @@ pub fn matmul(dst: MatrixMut, a: Matrix, b: Matrix, write: Write) {
 
 /// `a b` as a new contiguous matrix, in parallel.
 pub fn product(a: Matrix, b: Matrix) -> Vec<f32> {
-    let len = a.rows * b.cols;
+    let len = elements(a, b);
     let mut out = Vec::with_capacity(len);
     // SAFETY: the allocation holds `len` numbers; `run_tiles` with `Replace` reads none and writes all of them.
     unsafe {
@@ -121,7 +130,7 @@ pub fn product(a: Matrix, b: Matrix) -> Vec<f32> {
 
 /// `dst = a b` or `dst += a b` for a contiguous `dst`, in parallel.
 pub fn product_into(dst: &mut [f32], a: Matrix, b: Matrix, write: Write) {
-    assert_eq!(dst.len(), a.rows * b.cols, "shape of the destination");
+    assert_eq!(dst.len(), elements(a, b), "shape of the destination");
     // SAFETY: `dst` is borrowed exclusively and holds every element of the product.
     unsafe { run_tiles(Base(dst.as_mut_ptr()), a, b, write) }
 }
@@ -270,6 +279,18 @@ mod tests {
             Matrix::new(&x, 2, 3),
             Write::Replace,
         );
+    }
+
+    #[test]
+    #[should_panic(expected = "within the address space")]
+    fn a_matrix_beyond_the_address_space_is_refused() {
+        Matrix::strided(&[0.0; 8], 5, 8, 1 << 62);
+    }
+
+    #[test]
+    #[should_panic(expected = "a matrix of")]
+    fn a_size_that_wraps_to_that_of_the_slice_is_refused() {
+        Matrix::new(&[], 1 << 32, 1 << 32);
     }
 
     #[test]
