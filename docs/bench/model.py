@@ -50,7 +50,7 @@ def zero_shot(args):
             folder = Path(place) / name
             run(args.bd3, "data", args.data / file, "--field", field, "--detokenize", detokenizer, "--tokenizer", args.model,
                 "--split", "0,0,100", "--out", folder)
-            found = rows(args, args.model, folder, "--block", blocks)
+            found = rows(args, args.model, folder, "--block", blocks, "--draws", args.draws)
             bits = lambda row: f"{row['bits_per_byte']:.3f} ± {row['bits_per_byte'] * row['stderr'] / row['nats']:.3f}"
             ours = [bits(row) for row in found]
         print(f"| {name} | {' | '.join(ours)} |", flush=True)
@@ -86,12 +86,16 @@ def main():
     parser.add_argument("--bd3", default="target/release/bd3")
     parser.add_argument("--model", default="models/tiny")
     parser.add_argument("--data", required=True, type=Path)
-    parser.add_argument("--judge", required=True)
+    parser.add_argument("--judge", help="an autoregressive checkpoint, for the part `written`")
     parser.add_argument("--draws", default=4, type=int, help="how often each row of a test text is noised")
     parser.add_argument("--samples", default=32, type=int, help="samples of 200 tokens that the judge reads")
+    parts = {part.__name__: part for part in (likelihood, zero_shot, written, samples)}
+    parser.add_argument("--parts", default=list(parts), nargs="+", choices=parts, help="which of them; default: all")
     args = parser.parse_args()
-    for part in (likelihood, zero_shot, written, samples):
-        part(args)
+    if "written" in args.parts and not args.judge:
+        parser.error("--judge must name a checkpoint for the part `written`")
+    for part in args.parts:
+        parts[part](args)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tomllib
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -30,11 +31,13 @@ ORDER = [
     ("diffusion", "MDLM (one block)", 128, 31.78),
     ("sedd", "SEDD (one block)", 128, 32.68),
 ]
-# Block size, recipe with all noise levels, recipe with a clip, and the paper's perplexity and variance (tables 1 and 8) of both.
+# Block size, recipe with all noise levels, recipe with a clip, and the paper's perplexity and variance of both (tables 1, 8 and, for one
+# block, 2).
 CLIPS = [
     (1, "block1-full", "block1", "25.56 / 1.52", "22.88 / 0.11"),
     (4, "block4-full", "block4", "30.18 / 23.45", "29.21 / 6.24"),
     (16, "block16-full", "block16", "31.72 / 7.62", "31.12 / 3.58"),
+    (128, "diffusion", "diffusion-clip", "31.78 / 3.80", "31.78 / 1.35"),
 ]
 # Rows of text that are taken together for a standard error, about a chapter: neighbours are alike.
 GROUP = 20
@@ -58,16 +61,19 @@ def train(args, recipe, seed):
     """Trains one run to its end and measures it; both are passed over where they are done."""
     run, kept = args.out / f"{recipe}-{seed}", args.out / f"{recipe}-{seed}.json"
     # The bound of one large block has the most noise.
-    draws = args.draws * (4 if recipe in ("diffusion", "sedd") else 1)
+    draws = args.draws * (4 if recipe in ("diffusion", "diffusion-clip", "sedd") else 1)
+    text = (HERE / f"{recipe}.toml").read_bytes()
+    sources = [Path(source["path"]) for source in tomllib.loads(text.decode())["data"]["sources"]]
     made = {
-        "recipe": hashlib.sha256((HERE / f"{recipe}.toml").read_bytes()).hexdigest(),
+        "recipe": digest(text),
         "set": args.set,
-        "test": hashlib.sha256(Path(args.test).read_bytes()).hexdigest(),
+        "data": [digest((source / name).read_bytes()) for source in sources for name in ("tokenizer.json", "train.bin")],
+        "test": digest(Path(args.test).read_bytes()),
         "draws": draws,
     }
     if kept.exists():
         if json.loads(kept.read_text())["made"] != made:
-            raise SystemExit(f"error: {kept} was made with another recipe, --set, --test or --draws; name another --out")
+            raise SystemExit(f"error: {kept} was made with another recipe, --set, data, --test or --draws; name another --out")
         return
     settings = [word for setting in [f"seed={seed}", *args.set] for word in ("--set", setting)]
     alone = {**os.environ, "RAYON_NUM_THREADS": "1"}
@@ -83,6 +89,10 @@ def train(args, recipe, seed):
         done = subprocess.run(command, env=alone, stdout=subprocess.PIPE, stderr=log, check=True)
     keep(run, kept, made, json.loads(done.stdout)["rows"][0])
     print(f"{run}: {math.exp(nats(load(args, recipe)[seed])):.2f}", file=sys.stderr, flush=True)
+
+
+def digest(content):
+    return hashlib.sha256(content).hexdigest()
 
 
 def keep(run, kept, made, row):
@@ -150,7 +160,8 @@ def paired(left, right):
 
 
 def order_table(args):
-    print("| model | perplexity | between seeds | nats a token above the line before, ± text ± seeds | paper (LM1B, 65 B tokens) |")
+    print("| model | perplexity | standard deviation of seeds | nats a token above the line before, ± error by text ± error by seeds "
+          "| paper (LM1B, 65 B tokens) |")
     print("| --- | --- | --- | --- | --- |")
     before = None
     for recipe, name, _, paper in ORDER:
@@ -159,13 +170,13 @@ def order_table(args):
             continue
         value, spread = perplexity(runs)
         more = "" if before is None else told(*paired(before, runs))
-        print(f"| {name} | {value:.2f} | ± {spread:.2f} | {more} | {paper:.2f} |")
+        print(f"| {name} | {value:.2f} | {spread:.2f} | {more} | {paper:.2f} |")
         before = runs
 
 
 def clip_table(args):
     print("\n| block | all levels: perplexity | variance of a step's loss | clipped: perplexity | variance of a step's loss "
-          "| clipped less all levels, nats a token, ± text ± seeds | paper, all levels | paper, clipped |")
+          "| clipped less all levels, nats a token, ± error by text ± error by seeds | paper, all levels | paper, clipped |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for block, full, clipped, theirs_full, theirs_clipped in CLIPS:
         left, right = load(args, full), load(args, clipped)
