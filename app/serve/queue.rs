@@ -80,6 +80,13 @@ pub struct Need {
     pub owed: usize,
 }
 
+impl Need {
+    /// Is there enough, also for the other?
+    pub fn fits(self, room: usize) -> bool {
+        self.bytes.saturating_add(self.owed) <= room
+    }
+}
+
 /// The need of whoever is first in a line.
 fn need<T, U>(line: &Line<T>, other: &Line<U>) -> Option<Need> {
     let first = line.front()?;
@@ -202,7 +209,7 @@ mod tests {
     }
 
     fn needs(line: &Line<()>, other: &Line<()>) -> Option<(usize, usize)> {
-        need(line, other).map(|need| (need.bytes, need.owed))
+        need(line, other).map(|Need { bytes, owed }| (bytes, owed))
     }
 
     #[test]
@@ -225,14 +232,12 @@ mod tests {
                 tasks.extend(line(&[(2 * turn + 1, 90)]));
             }
             at_work.retain(|&since| turn < since + 3);
-            let fits = |need: Option<(usize, usize)>| {
-                need.is_some_and(|(bytes, owed)| 30 * at_work.len() + bytes + owed <= most)
-            };
-            if fits(needs(&tasks, &orders)) {
+            let room = most - 30 * at_work.len();
+            if need(&tasks, &orders).is_some_and(|need| need.fits(room)) {
                 assert!(turn <= 5 + 3, "its turn came late, in {turn}");
                 return;
             }
-            if fits(needs(&orders, &tasks)) {
+            if need(&orders, &tasks).is_some_and(|need| need.fits(room)) {
                 orders.pop_front();
                 at_work.push_back(turn);
             }

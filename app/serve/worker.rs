@@ -75,7 +75,7 @@ impl Worker {
     fn task(&mut self) -> bool {
         if self.task.is_none() {
             let room = self.room();
-            self.task = self.served.queue.next_task(|need| need.bytes + need.owed <= room);
+            self.task = self.served.queue.next_task(|need| need.fits(room));
         }
         let progress = self.task.as_mut().map(|task| (task.turn)(&self.engine));
         if progress == Some(Progress::Done) {
@@ -91,7 +91,7 @@ impl Worker {
             let (seat, room) = (self.turns.len() < self.served.limits.lanes, self.room());
             // A task that waits for the one under way is not held up by an order.
             let beside = self.task.is_some();
-            let fits = |need: Need| seat && need.bytes + if beside { 0 } else { need.owed } <= room;
+            let fits = |need: Need| seat && Need { owed: if beside { 0 } else { need.owed }, ..need }.fits(room);
             let Some(order) = self.served.queue.next(idle, fits) else { return };
             self.begin(order);
         }
