@@ -60,7 +60,7 @@ pub struct Veil {
 }
 
 impl Veil {
-    /// For these texts, which meet with those of `others`; none where no name stands in them.
+    /// Over these texts; none where no name stands in them. What `others` holds, beside which they may come to stand, is no stand-in.
     ///
     /// # Errors
     /// Texts in which every character occurs that could stand for another.

@@ -5,7 +5,7 @@ use crate::tokenizer::train_bpe;
 
 /// Byte level, with `<bos>`, `<eos>`, `<pad>` and `<mask>`.
 fn bpe() -> Tokenizer {
-    train_bpe(std::iter::once("the cat sat on the mat, the end of it"), 280).unwrap()
+    train_bpe(std::iter::once("the cat sat on the mat, the end of it"), 262).unwrap()
 }
 
 /// Names that lie in one another, and one of a single character.
