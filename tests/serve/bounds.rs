@@ -1,6 +1,6 @@
 //! What one client may take from the others.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -65,23 +65,27 @@ fn a_race_and_a_text_beside_it_keep_to_memory() {
 #[test]
 fn a_stream_of_small_texts_holds_up_no_race() {
     let server = Server::start(&["--cache-mb", "1"]);
-    let done = AtomicBool::new(false);
+    let (over, texts) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let lengths = [31, 34, 37, 39, 40, 41];
     thread::scope(|scope| {
-        for max_tokens in [37, 41, 53] {
-            let (server, done) = (&server, &done);
+        for max_tokens in lengths {
+            let (server, over, texts) = (&server, &over, &texts);
             scope.spawn(move || {
-                while !done.load(Ordering::Relaxed) {
+                while !over.load(Ordering::Relaxed) {
                     server.complete(&json!({ "max_tokens": max_tokens, "bd3": { "block": 1 } }));
+                    texts.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
-        server.wait_for("bd3_lanes", 3.0);
-        let begun = Instant::now();
-        // It fits beside none of them.
-        let reply = server.post(RACE, &json!({ "max_tokens": 240, "blocks": [4] }));
-        done.store(true, Ordering::Relaxed);
-        assert_eq!(reply.status, 200);
-        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+        server.wait_for("bd3_lanes", lengths.len() as f64);
+        let before = texts.load(Ordering::Relaxed);
+        // It fits beside none of them: those that came before it come to their end, and no more.
+        let mut events = server.stream(RACE, &json!({ "max_tokens": 240, "blocks": [4] }));
+        events.next().unwrap();
+        let meanwhile = texts.load(Ordering::Relaxed) - before;
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(events.last().as_deref(), Some("[DONE]"));
+        assert!(meanwhile <= 2 * lengths.len(), "{meanwhile} texts came first");
     });
 }
 
@@ -94,7 +98,7 @@ fn noise_is_made_for_one_at_a_time() {
         all.into_iter().map(|one| one.join().unwrap()).collect()
     });
     let of = |status: u16| statuses.iter().filter(|&&found| found == status).count();
-    assert!(of(200) >= 5 && of(200) + of(429) == 16, "{statuses:?}");
+    assert!(of(200) >= 5 && of(429) >= 1 && of(200) + of(429) == 16, "{statuses:?}");
     assert!(server.is_well());
 }
 
