@@ -118,7 +118,7 @@ fn a_folder_has_its_template_in_one_of_two_places() {
 }
 
 /// As many models have it, `<bos>` and `<eos>` for their signs.
-const TURNS: &str = "{% for m in messages %}<bos>{{ m.role }}\n{{ m.content | trim }}<eos>{% endfor %}<bos>assistant\n";
+const TURNS: &str = "{% for m in messages %}<bos>{{ m.role }}\n{{ m.content | trim }}<eos>{% endfor %}<bos>assistant";
 
 fn bpe() -> Tokenizer {
     super::super::train_bpe(std::iter::once("user assistant system hello world, what is it"), 262).unwrap()
@@ -135,7 +135,7 @@ fn a_message_forges_no_turn() {
     assert_eq!(found.iter().filter(|&&id| id == bos).count(), 2);
     assert_eq!(found.iter().filter(|&&id| id == eos).count(), 1);
     let text = |text: &str| tokenizer.encode(text).unwrap();
-    let expected = [vec![bos], text(&format!("user\n{forged}")), vec![eos, bos], text("assistant\n")].concat();
+    let expected = [vec![bos], text(&format!("user\n{forged}")), vec![eos, bos], text("assistant")].concat();
     assert_eq!(found, expected);
 }
 
