@@ -100,12 +100,11 @@ pub fn run(args: &NoiseArgs) -> anyhow::Result<()> {
         view::print_json(&source.object(&text))?;
         return Ok(());
     }
-    let levels = args.levels();
     let inks = if std::io::stdout().is_terminal() { Inks::of_environment() } else { Inks::None };
     for (index, &kind) in args.kind.iter().enumerate() {
         view::print(&format!("{}{}\n", if index > 0 { "\n" } else { "" }, kind.name()))?;
-        for &t in &levels {
-            view::print(&format!("{t:.2}  {}\n", source.line(kind, t, inks)))?;
+        for (level, t) in source.levels.iter().enumerate() {
+            view::print(&format!("{t:.2}  {}\n", source.line(kind, level, inks)))?;
         }
     }
     Ok(())
@@ -162,10 +161,12 @@ struct Source<'a> {
     args: &'a NoiseArgs,
     model: &'a Model,
     ids: Vec<u32>,
+    levels: Vec<f64>,
     draws: Draws,
     allowed: Vec<u32>,
     embeddings: Embeddings,
-    neighbours: BTreeMap<u32, Neighbours>,
+    /// Kind semantic, by level; none where it is not asked for.
+    semantic: Vec<Vec<u32>>,
 }
 
 impl<'a> Source<'a> {
@@ -176,19 +177,35 @@ impl<'a> Source<'a> {
         let embeddings = Embeddings::new(model.checkpoint.f32(&name, &shape)?, arch.hidden);
         let adds = |&id: &u32| !model.tokenizer.token_bytes(id).is_empty();
         let allowed: Vec<u32> = (0..model.tokenizer.vocab_size() as u32).filter(adds).collect();
-        let distinct: BTreeSet<u32> = ids.iter().copied().filter(|_| args.kind.contains(&Kind::Semantic)).collect();
-        let near = |id| (id, Neighbours::of(id, &embeddings, &allowed));
-        let neighbours = distinct.into_iter().map(near).collect();
-        let draws = Draws::new(ids.len(), &Rng::new(args.seed));
-        Ok(Self { args, model, ids, draws, allowed, embeddings, neighbours })
+        let (levels, draws) = (args.levels(), Draws::new(ids.len(), &Rng::new(args.seed)));
+        let mut source = Self { args, model, ids, levels, draws, allowed, embeddings, semantic: Vec::new() };
+        if args.kind.contains(&Kind::Semantic) {
+            source.semantic = source.near();
+        }
+        Ok(source)
     }
 
-    fn noised(&self, kind: Kind, t: f64) -> Vec<u32> {
-        let (ids, draws, mask) = (&self.ids, &self.draws, self.mask());
+    /// Kind semantic, by level. A token has as many neighbours as the vocabulary has tokens, so they are kept for one at a time.
+    fn near(&self) -> Vec<Vec<u32>> {
+        let mut rows = vec![self.ids.clone(); self.levels.len()];
+        for id in self.ids.iter().copied().collect::<BTreeSet<u32>>() {
+            let near = BTreeMap::from([(id, Neighbours::of(id, &self.embeddings, &self.allowed))]);
+            for (row, &t) in rows.iter_mut().zip(&self.levels) {
+                // The others, without neighbours, stay.
+                let noised = noise::semantic(&self.ids, t, &self.draws, &near, self.args.temperature);
+                let own = row.iter_mut().zip(noised).zip(&self.ids).filter(|(_, old)| **old == id);
+                own.for_each(|((to, new), _)| *to = new);
+            }
+        }
+        rows
+    }
+
+    fn noised(&self, kind: Kind, level: usize) -> Vec<u32> {
+        let (ids, t, draws, mask) = (&self.ids, self.levels[level], &self.draws, self.mask());
         match kind {
             Kind::Mask => noise::masked(ids, t, draws, mask),
             Kind::Uniform => noise::uniform(ids, t, draws, &self.allowed),
-            Kind::Semantic => noise::semantic(ids, t, draws, &self.neighbours, self.args.temperature),
+            Kind::Semantic => self.semantic[level].clone(),
             Kind::Mixed => noise::mixed(ids, t, draws, (mask, &self.allowed), self.args.replaced),
         }
     }
@@ -198,9 +215,9 @@ impl<'a> Source<'a> {
     }
 
     /// One line, whatever the text's own.
-    fn line(&self, kind: Kind, t: f64, inks: Inks) -> String {
+    fn line(&self, kind: Kind, level: usize, inks: Inks) -> String {
         let (mut speller, mut cells) = (Speller::default(), Vec::new());
-        for (&old, new) in self.ids.iter().zip(self.noised(kind, t)) {
+        for (&old, new) in self.ids.iter().zip(self.noised(kind, level)) {
             let ink = if new == old { Ink::Settled } else { Ink::Drawn(self.embeddings.cosine(old, new)) };
             match new == self.mask() {
                 true => speller.push_mask(Ink::Mask, &mut cells),
@@ -213,14 +230,13 @@ impl<'a> Source<'a> {
     }
 
     fn object(&self, text: &str) -> Value {
-        let levels = self.args.levels();
-        let rows = self.args.kind.iter().flat_map(|&kind| levels.iter().map(move |&t| (kind, t)));
-        let rows: Vec<Value> = rows.map(|(kind, t)| self.row(kind, t)).collect();
+        let rows = self.args.kind.iter().flat_map(|&kind| (0..self.levels.len()).map(move |level| (kind, level)));
+        let rows: Vec<Value> = rows.map(|(kind, level)| self.row(kind, level)).collect();
         json!({ "model": self.model.name, "seed": self.args.seed, "text": text, "ids": self.ids, "rows": rows })
     }
 
-    fn row(&self, kind: Kind, t: f64) -> Value {
-        let noised = self.noised(kind, t);
+    fn row(&self, kind: Kind, level: usize) -> Value {
+        let (t, noised) = (self.levels[level], self.noised(kind, level));
         let changed = self.ids.iter().zip(&noised).filter(|(old, new)| old != new).count();
         let masked = noised.iter().filter(|&&id| id == self.mask()).count();
         let near = |(&old, &new): (&u32, &u32)| (f64::from(self.embeddings.cosine(old, new)) * 1e3).round() / 1e3;

@@ -225,8 +225,7 @@ impl SampleArgs {
         let Some(prompt) = prompt else {
             return Err(Error::value("--chat", "a message (-p or --prompt-file)", "none"));
         };
-        let text = model.chat_template()?.render(&[Message::new("user", prompt)])?;
-        tokenizer.encode_template(&text)
+        model.chat_template()?.encode(&[Message::new("user", prompt)], tokenizer)
     }
 
     fn filter(&self) -> Filter {

@@ -92,7 +92,7 @@ impl<F: Fn(&[u32], &[u32], &Query) -> Result<Proposal>> Denoiser for Scripted<F>
         Kept { ids: Vec::new(), dropped: 0, block }
     }
 
-    fn pass(&self, lanes: &mut [Lane<'_, Kept>]) -> Result<Vec<Vec<Proposal>>> {
+    fn each(&self, lanes: &mut [Lane<'_, Kept>]) -> Result<Vec<Result<Vec<Proposal>>>> {
         let mut answers = Vec::new();
         for lane in lanes {
             self.lanes.set(self.lanes.get() + 1);
@@ -115,7 +115,7 @@ impl<F: Fn(&[u32], &[u32], &Query) -> Result<Proposal>> Denoiser for Scripted<F>
             self.stored.set(self.stored.get() + lane.store.len());
             lane.cache.ids.extend(lane.store);
             let queries = (0..lane.ask.rows.len()).map(|i| lane.ask.query(i, lane.open, self.mask_id));
-            answers.push(queries.map(|query| self.row(lane, &query)).collect::<Result<_>>()?);
+            answers.push(queries.map(|query| self.row(lane, &query)).collect());
         }
         Ok(answers)
     }

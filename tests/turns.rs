@@ -46,9 +46,18 @@ fn sampler<D: Denoiser>(model: &D, wanted: &Wanted) -> Sampler<D::Cache> {
         guidance: wanted.guidance,
         ..SampleOptions::new(wanted.block, wanted.max_new, Rule::Threshold { threshold: 0.4 })
     };
-    let mut rng = Rng::new(wanted.seed);
-    let prompt: Vec<u32> = (0..wanted.prompt).map(|_| 1 + rng.below(VOCAB - 1) as u32).collect();
+    let (prompt, rng) = drawn(wanted);
     Sampler::new(options, &prompt, MASK, |block| model.cache(block), rng).unwrap()
+}
+
+/// A prompt, and what is random after it.
+fn drawn(wanted: &Wanted) -> (Vec<u32>, Rng) {
+    let mut rng = Rng::new(wanted.seed);
+    ((0..wanted.prompt).map(|_| 1 + rng.below(VOCAB - 1) as u32).collect(), rng)
+}
+
+fn prompt_of(wanted: &Wanted) -> Vec<u32> {
+    drawn(wanted).0
 }
 
 /// The events of each, all together.
@@ -164,6 +173,51 @@ fn a_model_that_fails_ends_those_who_took_part() {
 }
 
 #[test]
+fn who_has_no_answer_ends_alone() {
+    // Two lanes of block 8 among others of block 4, all in one pass: one of the two meets a text that the model can't answer.
+    let bad = Wanted { block: 8, prompt: 5, max_new: 40, seed: 1, comes: 0, window: Window::Grow, guidance: 0.0 };
+    let poison = prompt_of(&bad);
+    let fails = move |seen: &[u32], open: &[u32], query: &_| {
+        let all = [seen, open].concat();
+        // After its first block.
+        if all.len() > 8 && all[..5] == poison[..] {
+            return Err(bd3::Error::Run("a logit is no number".into()));
+        }
+        from_digest(VOCAB)(seen, open, query)
+    };
+    let good = Scripted::new(MASK, from_digest(VOCAB));
+    let others = [2u64, 3, 4].map(|seed| Wanted { block: 4, seed, ..bad.clone() });
+    let model = Scripted::new(MASK, fails);
+    let mut turns: Turns<Kept, Vec<Event>> = Turns::new(64);
+    turns.add(sampler(&model, &others[0]), Vec::new());
+    turns.add(sampler(&model, &bad), Vec::new());
+    turns.add(sampler(&model, &others[1]), Vec::new());
+    turns.add(sampler(&model, &others[2]), Vec::new());
+    let (mut failed, mut whole, mut shared) = (Vec::new(), Vec::new(), 0);
+    while !turns.is_empty() {
+        let (turn, ended) = turns.pass(&model, |_| false);
+        for ended in ended {
+            match ended.failure {
+                Some(error) => {
+                    shared = turn.lanes;
+                    failed.push(error.to_string());
+                }
+                None => whole.push(ended.sink),
+            }
+        }
+    }
+    assert_eq!(failed, ["a logit is no number"]);
+    assert!(shared > 1, "it failed in a pass of its own");
+    // The others wrote what they write alone.
+    for wanted in &others {
+        let (mut sampler, mut alone) = (sampler(&good, wanted), Vec::new());
+        sample::run(&good, &mut sampler, &mut alone).unwrap();
+        assert!(whole.contains(&alone));
+    }
+    assert_eq!(whole.len(), others.len());
+}
+
+#[test]
 fn who_waits_takes_no_part_and_holds_nobody_up() {
     let model = Scripted::new(MASK, round_numbers);
     let wanted = Wanted { block: 4, prompt: 5, max_new: 40, seed: 1, comes: 0, window: Window::Grow, guidance: 0.0 };
@@ -182,6 +236,5 @@ fn who_waits_takes_no_part_and_holds_nobody_up() {
 
 /// The first drawn id of a prompt.
 fn first(wanted: &Wanted) -> u32 {
-    let mut rng = Rng::new(wanted.seed);
-    (0..2).map(|_| 1 + rng.below(VOCAB - 1) as u32).last().unwrap()
+    prompt_of(wanted)[1]
 }

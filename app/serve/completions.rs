@@ -17,8 +17,13 @@ use super::wish::{MOST_ALTERNATIVES, Start, Wish, begun};
 
 /// Continues a text, or fills a gap in it.
 pub async fn completions(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
-    let mut fields = Fields::of_body(&body)?;
-    let (mut wish, mut bd3) = Wish::take(&served, &mut fields)?;
+    let of = served.clone();
+    served.reading.blocking(move || complete(&of, &body)).await?.respond().await
+}
+
+fn complete(served: &Arc<Served>, body: &[u8]) -> Result<Answer, ApiError> {
+    let mut fields = Fields::of_body(body)?;
+    let (mut wish, mut bd3) = Wish::take(served, &mut fields)?;
     let most = served.limits.max_tokens;
     wish.max_tokens = fields.count("max_tokens", 0..=most)?.unwrap_or(most.min(16)) as usize;
     wish.logprobs = fields.count("logprobs", 0..=MOST_ALTERNATIVES)?.map(|count| count as usize);
@@ -45,9 +50,9 @@ pub async fn completions(State(served): State<Arc<Served>>, body: Bytes) -> Resu
             vec![Start::Template { template, only_gap: false }]
         }
         (None, Some(suffix)) => vec![gap_before(&wish, prompt, suffix, gap.as_ref())?],
-        (None, None) => prompts(&served, prompt.as_ref())?.into_iter().map(|ids| Start::Ids { ids, echo }).collect(),
+        (None, None) => prompts(served, prompt.as_ref())?.into_iter().map(|ids| Start::Ids { ids, echo }).collect(),
     };
-    Answer::order(&served, wish, Shape::Completion)?.respond().await
+    Answer::order(served, wish, Shape::Completion)
 }
 
 /// A prompt, a gap, and what follows it.
@@ -108,6 +113,11 @@ fn prompts(served: &Served, prompt: Option<&Value>) -> Result<Vec<Vec<u32>>, Api
 
 /// Answers messages.
 pub async fn chat(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
+    let of = served.clone();
+    served.reading.blocking(move || converse(&of, &body)).await?.respond().await
+}
+
+fn converse(served: &Arc<Served>, body: &[u8]) -> Result<Answer, ApiError> {
     let Some(template) = &served.template else {
         let message = format!("{} has no chat template: use /v1/completions", served.name);
         return Err(ApiError {
@@ -116,8 +126,8 @@ pub async fn chat(State(served): State<Arc<Served>>, body: Bytes) -> Result<Resp
             ..ApiError::refused(message)
         });
     };
-    let mut fields = Fields::of_body(&body)?;
-    let (mut wish, bd3) = Wish::take(&served, &mut fields)?;
+    let mut fields = Fields::of_body(body)?;
+    let (mut wish, bd3) = Wish::take(served, &mut fields)?;
     wish.take_flags(bd3)?;
     let most = served.limits.max_tokens;
     let old = fields.count("max_tokens", 1..=most)?;
@@ -137,12 +147,12 @@ pub async fn chat(State(served): State<Arc<Served>>, body: Bytes) -> Result<Resp
     ])?;
     let messages = messages(&mut fields)?;
     fields.end()?;
-    let text = template.render(&messages).map_err(|e| ApiError::refused(format!("messages: {e}")))?;
-    let ids = served.model.tokenizer.encode_template(&text).map_err(|e| ApiError::of(&e))?;
+    let ids = template.encode(&messages, &served.model.tokenizer);
+    let ids = ids.map_err(|e| ApiError::refused(format!("messages: {e}")))?;
     let left = served.model.checkpoint.arch.length.saturating_sub(ids.len()).max(1) as u64;
     wish.max_tokens = limit.unwrap_or(left.min(most)) as usize;
     wish.starts = vec![Start::Ids { ids, echo: false }];
-    Answer::order(&served, wish, Shape::Chat)?.respond().await
+    Answer::order(served, wish, Shape::Chat)
 }
 
 fn messages(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {

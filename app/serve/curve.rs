@@ -109,13 +109,20 @@ fn lines(path: &Path) -> usize {
 }
 
 /// What there is.
-pub async fn stands(State(served): State<Arc<Served>>) -> Json<Value> {
-    Json(served.curve.stands())
+pub async fn stands(State(served): State<Arc<Served>>) -> Result<Json<Value>, ApiError> {
+    standing(&served).await.map(Json)
+}
+
+/// How it stands, from files and a pipe.
+async fn standing(served: &Arc<Served>) -> Result<Value, ApiError> {
+    let of = served.clone();
+    served.reading.blocking(move || Ok(of.curve.stands())).await
 }
 
 /// Measures, and tells how far it is.
 pub async fn measure(State(served): State<Arc<Served>>) -> Result<Response, ApiError> {
-    match served.curve.begin() {
+    let of = served.clone();
+    match served.reading.blocking(move || Ok(of.curve.begin())).await? {
         Ok(true) => {}
         Ok(false) => {
             let message = "a curve is being measured: GET /bd3/curve tells how far it is";
@@ -128,7 +135,7 @@ pub async fn measure(State(served): State<Arc<Served>>) -> Result<Response, ApiE
             return None;
         }
         tokio::time::sleep(PACE).await;
-        let stands = served.curve.stands();
+        let stands = standing(&served).await.unwrap_or_else(|error| error.body());
         let over = stands["state"] != "measuring";
         Some((Event::default().data(stands.to_string()), (served, over)))
     });

@@ -1,8 +1,11 @@
 //! Errors as OpenAI's API tells them: a status, and an object that names the field.
 
+use std::sync::LazyLock;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use regex::{Captures, Regex};
 use serde_json::{Value, json};
 
 /// What is wrong with a request, or went wrong with it.
@@ -80,12 +83,12 @@ const OPENAI: [&str; 3] = ["temperature", "top_p", "seed"];
 
 /// Flags in a sentence become fields.
 fn as_fields(text: &str) -> String {
-    let flag = regex::Regex::new(r"--([a-z][a-z-]*)").ok();
-    let named = |found: &regex::Captures<'_>| {
+    static FLAG: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r"--([a-z][a-z-]*)").ok());
+    let named = |found: &Captures<'_>| {
         let name = found[1].replace('-', "_");
         if OPENAI.contains(&name.as_str()) { name } else { format!("bd3.{name}") }
     };
-    flag.map_or_else(|| text.to_string(), |flag| flag.replace_all(text, named).into_owned())
+    FLAG.as_ref().map_or_else(|| text.to_string(), |flag| flag.replace_all(text, named).into_owned())
 }
 
 impl IntoResponse for ApiError {

@@ -46,17 +46,27 @@ fn pieces(served: &Served, ids: impl Iterator<Item = u32>) -> Vec<Value> {
 
 /// A text's ids.
 pub async fn tokenize(State(served): State<Arc<Served>>, body: Bytes) -> Result<Json<Value>, ApiError> {
-    let mut fields = Fields::of_body(&body)?;
-    let text = fields.text("text")?.unwrap_or_default();
-    fields.end()?;
-    let ids = served.model.tokenizer.encode(&text).map_err(|e| ApiError::of(&e))?;
-    let pieces = pieces(&served, ids.iter().copied());
-    Ok(Json(json!({ "ids": ids, "pieces": pieces })))
+    let of = served.clone();
+    let work = move || {
+        let mut fields = Fields::of_body(&body)?;
+        let text = fields.text("text")?.unwrap_or_default();
+        fields.end()?;
+        let ids = of.model.tokenizer.encode(&text).map_err(|e| ApiError::of(&e))?;
+        let pieces = pieces(&of, ids.iter().copied());
+        Ok(Json(json!({ "ids": ids, "pieces": pieces })))
+    };
+    served.reading.blocking(work).await
 }
 
 /// A text at rising noise.
 pub async fn noise(State(served): State<Arc<Served>>, body: Bytes) -> Result<Json<Value>, ApiError> {
-    let mut fields = Fields::of_body(&body)?;
+    let of = served.clone();
+    // It takes the whole embedding in f32, and its time in a large vocabulary.
+    served.noising.blocking(move || noised(&of, &body)).await.map(Json)
+}
+
+fn noised(served: &Served, body: &[u8]) -> Result<Value, ApiError> {
+    let mut fields = Fields::of_body(body)?;
     let text = fields.text("text")?.unwrap_or_default();
     let kinds = fields.texts("kinds", 4)?;
     let levels = fields.count("levels", 2..=MOST_LEVELS)?.unwrap_or(6) as usize;
@@ -68,16 +78,10 @@ pub async fn noise(State(served): State<Arc<Served>>, body: Bytes) -> Result<Jso
         return Err(ApiError::field("text", expected, format!("{} tokens", ids.len())));
     }
     let args = NoiseArgs::of_page(&kinds, levels, seed).map_err(|e| ApiError::of(&e))?;
-    // Neighbours in a large vocabulary take their time.
-    let made = tokio::task::spawn_blocking(move || {
-        let mut object = noise::object(&args, &served.model, &text, ids)?;
-        let of = |ids: &Value| ids.as_array().cloned().unwrap_or_default().into_iter();
-        let rows = of(&object["rows"]).flat_map(|row| of(&row["ids"]));
-        let all = of(&object["ids"]).chain(rows).filter_map(|id| id.as_u64()).map(|id| id as u32);
-        let pieces = pieces(&served, all);
-        object["pieces"] = pieces.into();
-        Ok(object)
-    });
-    let made: bd3::Result<Value> = made.await.map_err(|e| ApiError::of(&bd3::Error::Run(e.to_string())))?;
-    made.map(Json).map_err(|e| ApiError::of(&e))
+    let mut object = noise::object(&args, &served.model, &text, ids).map_err(|e| ApiError::of(&e))?;
+    let of = |ids: &Value| ids.as_array().cloned().unwrap_or_default().into_iter();
+    let rows = of(&object["rows"]).flat_map(|row| of(&row["ids"]));
+    let all = of(&object["ids"]).chain(rows).filter_map(|id| id.as_u64()).map(|id| id as u32);
+    object["pieces"] = pieces(served, all).into();
+    Ok(object)
 }

@@ -6,6 +6,7 @@ use axum::http::{Method, StatusCode};
 use subtle::ConstantTimeEq;
 
 use super::error::ApiError;
+use super::page;
 
 /// See the module.
 pub struct Guard {
@@ -26,10 +27,8 @@ impl Guard {
         if self.own_names {
             self.check_host(headers)?;
         }
-        // The page, and that there is a server, are no secrets.
-        let open = !path.starts_with("/v1") && !path.starts_with("/bd3") && path != "/metrics";
         match &self.key {
-            Some(key) if !open && method != Method::OPTIONS => check_key(key, headers),
+            Some(key) if !is_open(path) && method != Method::OPTIONS => check_key(key, headers),
             _ => Ok(()),
         }
     }
@@ -54,6 +53,11 @@ impl Guard {
         let origin = headers.get(header::ORIGIN)?;
         self.origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()).then(|| origin.clone())
     }
+}
+
+/// The page, what can be asked, and that there is a server, are no secrets; all else is.
+fn is_open(path: &str) -> bool {
+    matches!(path, "/" | "/health" | "/openapi.json") || path.strip_prefix('/').is_some_and(page::has)
 }
 
 fn check_key(key: &str, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -98,6 +102,16 @@ mod tests {
             assert_eq!(ask(&guard, "/v1/models", &[(auth.clone(), wrong)]), Some(StatusCode::UNAUTHORIZED), "{wrong}");
         }
         assert_eq!(ask(&guard, "/bd3/noise", &[]), Some(StatusCode::UNAUTHORIZED));
-        assert_eq!(ask(&guard, "/health", &[]), None);
+        for open in ["/", "/health", "/openapi.json", "/main.js", "/index.html", "/style.css"] {
+            assert_eq!(ask(&guard, open, &[]), None, "{open}");
+        }
+        // Also what is not there yet.
+        for closed in
+            ["/metrics", "/bd3", "/v2/models", "/health/", "/healthy", "//", "/main.js/x", "/x.js", "main.js", ""]
+        {
+            assert_eq!(ask(&guard, closed, &[]), Some(StatusCode::UNAUTHORIZED), "{closed}");
+        }
+        let preflight = guard.check(&Method::OPTIONS, "/v1/models", &HeaderMap::new());
+        assert!(preflight.is_ok());
     }
 }

@@ -3,11 +3,12 @@
 //! choice, a relay that says what has been written.
 //!
 //! In the order of a request: `listen.rs` connections, `guard.rs` who may ask, `routes.rs` which path, `completions.rs` with `fields.rs`
-//! and `wish.rs` what is asked, `queue.rs`, `worker.rs`, `relay.rs` with `text.rs` what is told, `answer.rs` in which shape.
+//! and `wish.rs` what is asked (`desk.rs`: on another thread), `queue.rs`, `worker.rs`, `relay.rs` with `text.rs` what is told, `answer.rs` in which shape.
 
 mod answer;
 mod completions;
 mod curve;
+mod desk;
 mod error;
 mod extras;
 mod fields;
@@ -41,6 +42,7 @@ use clap::Args;
 use crate::model::{self, Model};
 use crate::{counts, interrupt, view};
 use curve::CurveDesk;
+use desk::Desk;
 use error::ApiError;
 use guard::Guard;
 use metrics::Metrics;
@@ -120,6 +122,11 @@ pub struct PlayArgs {
     model: Option<PathBuf>,
 }
 
+/// Requests that are read at once, at most.
+const READERS: usize = 4;
+/// Requests for noise that wait, at most: as many as races.
+const MOST_NOISES: usize = 4;
+
 /// What requests may cost.
 pub struct Limits {
     /// Choices side by side.
@@ -150,6 +157,10 @@ pub struct Served {
     pub limits: Limits,
     /// The curve of this machine.
     pub curve: CurveDesk,
+    /// Where requests are read.
+    pub reading: Desk,
+    /// Where noise is made.
+    pub noising: Desk,
     guard: Guard,
     bytes_per_position: usize,
     numbers: AtomicU64,
@@ -238,6 +249,8 @@ impl ServeArgs {
                 body: self.body_kb << 10,
             },
             curve: CurveDesk::new(self.curve.clone(), self.model.clone(), (flags, of)),
+            reading: Desk::new(READERS),
+            noising: Desk::with_line(1, MOST_NOISES),
             guard: self.guard()?,
             bytes_per_position,
             numbers: AtomicU64::new(0),
@@ -307,8 +320,8 @@ fn serve(args: &ServeArgs, ready: impl FnOnce(SocketAddr)) -> anyhow::Result<()>
     let asked = || interrupt::asked() || worker.is_finished();
     let listened = runtime.block_on(listen::until(&served, address, ready, asked));
     served.queue.close();
-    // With it go the last connections, so that nothing is written for them.
-    drop(runtime);
+    // With it go the last connections, so that nothing is written for them; what is still being read for them is not waited for.
+    runtime.shutdown_background();
     let ended = worker.join();
     listened?;
     ended.map_err(|_| Error::Run("the model's thread failed".into()))?;

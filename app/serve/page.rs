@@ -47,6 +47,11 @@ const FILES: &[File] = &[
 const POLICY: &str =
     "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// Is one of its files called so?
+pub fn has(name: &str) -> bool {
+    FILES.iter().any(|(path, ..)| *path == name)
+}
+
 /// The page itself.
 pub async fn index() -> Result<impl IntoResponse, ApiError> {
     file(Ok(Path("index.html".to_string()))).await

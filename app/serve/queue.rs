@@ -1,4 +1,5 @@
-//! What waits for the model: a bounded queue, filled by the server's thread and emptied by the model's.
+//! What waits for the model: a bounded queue, filled by the server's threads and emptied by the model's. Orders and tasks wait in lines of
+//! their own, but neither may take the memory that one of the other line waits for who came before.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -52,9 +53,52 @@ pub struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    orders: VecDeque<Order>,
-    tasks: VecDeque<Task>,
+    orders: Line<Order>,
+    tasks: Line<Task>,
+    /// Who came so far.
+    came: u64,
     closed: bool,
+}
+
+type Line<T> = VecDeque<Place<T>>;
+
+/// A place in a line.
+struct Place<T> {
+    /// Among all who came.
+    number: u64,
+    /// Bytes of keys and values that are needed.
+    bytes: usize,
+    what: T,
+}
+
+/// What the first of a line needs, and the first of the other if that came before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Bytes of keys and values.
+    pub bytes: usize,
+    /// Those of the other.
+    pub owed: usize,
+}
+
+impl Need {
+    /// Is there enough, also for the other?
+    pub fn fits(self, room: usize) -> bool {
+        self.bytes.saturating_add(self.owed) <= room
+    }
+}
+
+/// The need of whoever is first in a line.
+fn need<T, U>(line: &Line<T>, other: &Line<U>) -> Option<Need> {
+    let first = line.front()?;
+    let before = other.front().filter(|other| other.number < first.number);
+    Some(Need { bytes: first.bytes, owed: before.map_or(0, |before| before.bytes) })
+}
+
+impl Waiting {
+    fn place<T>(&mut self, bytes: usize, what: T) -> Place<T> {
+        self.came += 1;
+        Place { number: self.came, bytes, what }
+    }
 }
 
 /// Why a queue takes nothing.
@@ -81,7 +125,10 @@ impl Queue {
         if waiting.orders.len() + orders.len() > self.most.max(orders.len()) {
             return Err(Turned::Full);
         }
-        waiting.orders.extend(orders);
+        for order in orders {
+            let place = waiting.place(order.bytes, order);
+            waiting.orders.push_back(place);
+        }
         drop(waiting);
         self.bell.notify_one();
         Ok(())
@@ -96,28 +143,29 @@ impl Queue {
         if waiting.tasks.len() >= MOST_TASKS {
             return Err(Turned::Full);
         }
-        waiting.tasks.push_back(task);
+        let place = waiting.place(task.bytes, task);
+        waiting.tasks.push_back(place);
         drop(waiting);
         self.bell.notify_one();
         Ok(())
     }
 
     /// The next order, if it fits; waits a little for one where `idle`. Orders whose client is gone are dropped.
-    pub fn next(&self, idle: bool, fits: impl Fn(&Order) -> bool) -> Option<Order> {
+    pub fn next(&self, idle: bool, fits: impl Fn(Need) -> bool) -> Option<Order> {
         let mut waiting = self.lock();
         if idle && waiting.orders.is_empty() && waiting.tasks.is_empty() && !waiting.closed {
             waiting = self.bell.wait_timeout(waiting, NAP).unwrap_or_else(PoisonError::into_inner).0;
         }
-        waiting.orders.retain(|order| !order.relay.is_over());
-        let first = waiting.orders.front().is_some_and(fits);
-        if first { waiting.orders.pop_front() } else { None }
+        waiting.orders.retain(|place| !place.what.relay.is_over());
+        need(&waiting.orders, &waiting.tasks).filter(|&need| fits(need))?;
+        waiting.orders.pop_front().map(|place| place.what)
     }
 
     /// The next task, if it fits.
-    pub fn next_task(&self, fits: impl Fn(&Task) -> bool) -> Option<Task> {
+    pub fn next_task(&self, fits: impl Fn(Need) -> bool) -> Option<Task> {
         let mut waiting = self.lock();
-        let first = waiting.tasks.front().is_some_and(fits);
-        if first { waiting.tasks.pop_front() } else { None }
+        need(&waiting.tasks, &waiting.orders).filter(|&need| fits(need))?;
+        waiting.tasks.pop_front().map(|place| place.what)
     }
 
     /// How many orders wait.
@@ -150,3 +198,50 @@ const MOST_TASKS: usize = 4;
 
 /// How long an idle model thread sleeps before it looks around.
 const NAP: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each with its number and its bytes.
+    fn line(all: &[(u64, usize)]) -> Line<()> {
+        all.iter().map(|&(number, bytes)| Place { number, bytes, what: () }).collect()
+    }
+
+    fn needs(line: &Line<()>, other: &Line<()>) -> Option<(usize, usize)> {
+        need(line, other).map(|Need { bytes, owed }| (bytes, owed))
+    }
+
+    #[test]
+    fn who_came_first_is_owed_what_he_needs() {
+        let (orders, tasks) = (line(&[(1, 10), (3, 20)]), line(&[(2, 70), (4, 80)]));
+        assert_eq!((needs(&orders, &tasks), needs(&tasks, &orders)), (Some((10, 0)), Some((70, 10))));
+        let orders = line(&[(3, 20)]);
+        assert_eq!((needs(&orders, &tasks), needs(&tasks, &orders)), (Some((20, 70)), Some((70, 0))));
+        assert_eq!((needs(&orders, &line(&[])), needs(&line(&[]), &orders)), (Some((20, 0)), None));
+    }
+
+    /// A stream of small orders, each of which is at work for three turns, and one task that needs nearly all there is.
+    #[test]
+    fn a_stream_of_orders_holds_up_no_task() {
+        let (most, mut orders, mut at_work) = (100, line(&[]), VecDeque::new());
+        let mut tasks = line(&[]);
+        for turn in 1..100u64 {
+            orders.extend(line(&[(2 * turn, 30)]));
+            if turn == 5 {
+                tasks.extend(line(&[(2 * turn + 1, 90)]));
+            }
+            at_work.retain(|&since| turn < since + 3);
+            let room = most - 30 * at_work.len();
+            if need(&tasks, &orders).is_some_and(|need| need.fits(room)) {
+                assert!(turn <= 5 + 3, "its turn came late, in {turn}");
+                return;
+            }
+            if need(&orders, &tasks).is_some_and(|need| need.fits(room)) {
+                orders.pop_front();
+                at_work.push_back(turn);
+            }
+        }
+        panic!("its turn never came");
+    }
+}

@@ -38,6 +38,8 @@ struct Track {
     to: Teller<Value>,
     lines: TraceLines<Spell>,
     header: Option<String>,
+    /// Why the trace refused an event, if it did.
+    failure: Option<bd3::Error>,
     passes: u64,
     /// The lane's clock when its turn began, and when that was.
     turn: (Duration, Instant),
@@ -51,8 +53,14 @@ impl Sink for &mut Track {
             Event::Finished { passes, .. } => self.passes = *passes,
             _ => {}
         }
-        let lines = self.header.take().into_iter().chain(self.lines.of(event, ms).unwrap_or_default());
-        let lines: Vec<String> = lines.collect();
+        let lines = match self.lines.of(event, ms) {
+            Ok(lines) => lines,
+            Err(error) => {
+                self.failure = Some(error);
+                return false;
+            }
+        };
+        let lines: Vec<String> = self.header.take().into_iter().chain(lines).collect();
         let trace_bytes = 4 * lines.iter().map(String::len).sum::<usize>();
         let trace: Vec<Value> = lines.into_iter().filter_map(|line| serde_json::from_str(&line).ok()).collect();
         let (lane, block, passes) = (self.lane, self.block, self.passes);
@@ -140,6 +148,7 @@ impl Course {
             to,
             lines: TraceLines::new(mask, spell),
             header: serde_json::to_string(&header).ok(),
+            failure: None,
             passes: 0,
             turn: (Duration::ZERO, Instant::now()),
         }
@@ -164,7 +173,9 @@ impl Course {
             if to.is_behind() {
                 return Progress::Waits;
             }
-            match race::turn(engine, lanes, |lane| lane.sink.turn = (lane.spent, Instant::now())) {
+            let turned = race::turn(engine, lanes, |lane| lane.sink.turn = (lane.spent, Instant::now()));
+            let failure = lanes.iter_mut().find_map(|lane| lane.sink.failure.take());
+            match failure.map_or(turned, Err) {
                 Ok(true) => Progress::Pass,
                 Ok(false) => Progress::Done,
                 Err(error) => fail(&to, &error),
@@ -181,7 +192,8 @@ fn fail(to: &Teller<Value>, error: &bd3::Error) -> Progress {
 
 /// Answers with the events of all lanes.
 pub async fn race(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
-    let course = Course::take(&served, &body)?;
+    let of = served.clone();
+    let course = served.reading.blocking(move || Course::take(&of, &body)).await?;
     let (to, from) = wire();
     served.queue.push_task(course.task(to)).map_err(|turned| match turned {
         Turned::Full => {

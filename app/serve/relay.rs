@@ -96,6 +96,8 @@ pub struct Relay {
     /// What was drawn, by position.
     drawn: Vec<Option<Token>>,
     trace: Option<TraceLines<Spell>>,
+    /// It has failed: nothing more is told.
+    failed: bool,
     asked: Instant,
     begun: Option<Instant>,
     first_block: bool,
@@ -118,6 +120,7 @@ impl Relay {
             given: Vec::new(),
             drawn: Vec::new(),
             trace,
+            failed: false,
             asked: Instant::now(),
             begun: None,
             first_block: false,
@@ -129,7 +132,11 @@ impl Relay {
 
     /// Nobody listens any more, or its time is up, or all is said.
     pub fn is_over(&self) -> bool {
-        self.is_gone() || self.text.is_stopped() || self.asked.elapsed() > self.wants.limit || self.served.is_hurried()
+        self.failed
+            || self.is_gone()
+            || self.text.is_stopped()
+            || self.asked.elapsed() > self.wants.limit
+            || self.served.is_hurried()
     }
 
     /// Its client is so far behind that others should go first.
@@ -142,8 +149,11 @@ impl Relay {
         self.to.is_closed()
     }
 
-    /// Says that it failed.
+    /// Says that it failed, once.
     pub fn fail(&mut self, failure: String) {
+        if std::mem::replace(&mut self.failed, true) {
+            return;
+        }
         self.say(Told { failure: Some(failure), ..Told::default() });
     }
 
@@ -190,26 +200,34 @@ impl Relay {
         told.end = Some(End { reason: Some(*reason).filter(|_| !stopped), tokens, passes: *passes, seconds });
     }
 
-    fn lines(&mut self, event: &Event, begun: Instant) -> Vec<String> {
-        let Some(trace) = &mut self.trace else { return Vec::new() };
+    fn lines(&mut self, event: &Event, begun: Instant) -> bd3::Result<Vec<String>> {
+        let Some(trace) = &mut self.trace else { return Ok(Vec::new()) };
         let mut lines = Vec::new();
         if let (Event::Started { .. }, Some(header)) = (event, &self.wants.header) {
             lines.extend(serde_json::to_string(header));
         }
-        match trace.of(event, begun.elapsed().as_secs_f64() * 1000.0) {
-            Ok(more) => lines.extend(more),
-            Err(error) => note!("a trace broke: {error}"),
-        }
-        lines
+        lines.extend(trace.of(event, begun.elapsed().as_secs_f64() * 1000.0)?);
+        Ok(lines)
     }
 }
 
 impl Sink for Relay {
     fn event(&mut self, event: &Event) -> bool {
+        if self.failed {
+            return false;
+        }
         let begun = *self.begun.get_or_insert_with(Instant::now);
+        let trace = match self.lines(event, begun) {
+            Ok(trace) => trace,
+            Err(error) => {
+                // Without these lines the hashes of those that follow would be wrong.
+                self.fail(format!("the trace: {error}"));
+                return false;
+            }
+        };
         self.page.follow(event);
         self.note(event);
-        let mut told = Told { trace: self.lines(event, begun), ..Told::default() };
+        let mut told = Told { trace, ..Told::default() };
         match event {
             Event::Started { prompt, .. } => {
                 let mask = self.served.mask();
@@ -231,5 +249,48 @@ impl Sink for Relay {
             self.say(told);
         }
         !self.is_over()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::ServeArgs;
+    use crate::serve::wire::wire;
+    use bd3::event::VERSION;
+    use serde_json::Value;
+
+    #[test]
+    fn an_event_that_the_trace_refuses_ends_the_choice_with_an_error() {
+        let served = Arc::new(ServeArgs::bare().served(0, crate::model::open(None).unwrap()).unwrap());
+        let mask = served.mask();
+        let header =
+            Header { version: VERSION, model: "m".into(), tokenizer: "t".into(), mask, seed: 0, settings: Value::Null };
+        let wants = Wants {
+            index: 3,
+            range: (1, usize::MAX),
+            stops: Vec::new(),
+            tokens: false,
+            header: Some(header),
+            limit: Duration::from_secs(60),
+        };
+        let (to, mut from) = wire();
+        let mut relay = Relay::new(served, to, wants);
+        assert!(relay.event(&Event::Started { prompt: vec![1], block: 4, reach: 0 }));
+        assert!(!relay.is_over());
+        // No block is open.
+        assert!(!relay.event(&Event::BlockCommitted { start: 0, ids: vec![1, 2, 3, 4] }));
+        assert!(relay.is_over());
+        // Its sampler is stopped, and says so.
+        assert!(!relay.event(&Event::Finished { length: 1, passes: 0, tokens: 0, reason: Reason::Interrupted }));
+        drop(relay);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let mut told = Vec::new();
+        while let Some(message) = runtime.block_on(from.hear()) {
+            told.push(message);
+        }
+        assert_eq!((told.len(), told[0].failure.is_none(), told[1].index), (2, true, 3));
+        assert!(told[1].failure.as_ref().unwrap().starts_with("the trace: "), "{told:?}");
+        assert!(told[1].end.is_none() && told[1].trace.is_empty());
     }
 }

@@ -23,7 +23,7 @@ pub const MOST_CHOICES: u64 = 64;
 const MOST_DETAILED: u64 = 65_536;
 /// Alternatives of a token, at most.
 pub const MOST_ALTERNATIVES: u64 = 20;
-/// Guidance, at most. With far more a logit would be no number, and a pass with one such row fails for all who take part.
+/// Guidance, at most. With far more a logit would be no number, and the choice would fail.
 const MOST_GUIDANCE: f32 = 100.0;
 
 /// What a choice begins with, and which part of its text is the answer.

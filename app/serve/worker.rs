@@ -10,7 +10,7 @@ use bd3::pass::{Cache, Denoiser};
 use bd3::sample::{Ended, Sampler, Turns};
 
 use super::Served;
-use super::queue::{Order, Progress, Task};
+use super::queue::{Need, Order, Progress, Task};
 use super::relay::Relay;
 
 /// Rows of a pass, at most: more would not make the products faster (`bd3 bench pass --rows 16,32,64`), and everybody waits for a pass.
@@ -74,8 +74,8 @@ impl Worker {
     /// A pass of the task under way; true if there was one.
     fn task(&mut self) -> bool {
         if self.task.is_none() {
-            let (lanes, used, most) = (self.turns.len(), self.used(), self.served.limits.cache_bytes);
-            self.task = self.served.queue.next_task(|task| lanes == 0 || used + task.bytes <= most);
+            let room = self.room();
+            self.task = self.served.queue.next_task(|need| need.fits(room));
         }
         let progress = self.task.as_mut().map(|task| (task.turn)(&self.engine));
         if progress == Some(Progress::Done) {
@@ -88,13 +88,19 @@ impl Worker {
     fn admit(&mut self) {
         loop {
             let idle = self.turns.is_empty() && self.task.is_none();
-            let (lanes, used) = (self.turns.len(), self.used());
-            let limits = &self.served.limits;
-            // Alone anybody fits: what would never fit was refused before.
-            let fits = |order: &Order| lanes == 0 || lanes < limits.lanes && used + order.bytes <= limits.cache_bytes;
+            let (seat, room) = (self.turns.len() < self.served.limits.lanes, self.room());
+            // A task that waits for the one under way is not held up by an order.
+            let beside = self.task.is_some();
+            let fits = |need: Need| seat && Need { owed: if beside { 0 } else { need.owed }, ..need }.fits(room);
             let Some(order) = self.served.queue.next(idle, fits) else { return };
             self.begin(order);
         }
+    }
+
+    /// Bytes that nobody under way may come to need. Where nobody is, that is all, and whoever came first fits: what would never fit was
+    /// refused before.
+    fn room(&self) -> usize {
+        self.served.limits.cache_bytes.saturating_sub(self.used())
     }
 
     /// Bytes that whatever is under way may come to need.
@@ -107,8 +113,7 @@ impl Worker {
         let Order { options, ids, rng, bytes, mut relay } = order;
         // A guide stores what its lane stores, so that neither may be ahead.
         let mut kept = if options.guidance > 0.0 { None } else { self.best(options.block, &ids) };
-        let room = self.served.limits.cache_bytes.saturating_sub(self.used() + bytes);
-        self.forget(room);
+        self.forget(self.room().saturating_sub(bytes));
         let engine = &self.engine;
         let caches = |block| match kept.take() {
             Some(cache) if cache.block() == block => cache,
@@ -149,7 +154,7 @@ impl Worker {
                 None => self.idle.push_back(Idle { cache: sampler.into_cache(), bytes }),
             }
         }
-        self.forget(self.served.limits.cache_bytes.saturating_sub(self.used()));
+        self.forget(self.room());
     }
 
     fn gauge(&self) {

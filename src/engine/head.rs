@@ -37,14 +37,14 @@ pub fn bias(logits: &mut [f32], rows: usize, own: Range<usize>, bias: &[(u32, f3
     }
 }
 
-/// Answers for the first rows, one for each query. `logits`: `[panels][rows][32]`.
+/// Answers for the first rows, one for each query, or why a row has none. `logits`: `[panels][rows][32]`.
 pub fn propose(
     team: &mut Team,
     isa: Isa,
     logits: &[f32],
     (rows, vocab): (usize, usize),
     queries: &[Query],
-) -> Result<Vec<Proposal>> {
+) -> Vec<Result<Proposal>> {
     let mut answers: Vec<Option<Result<Proposal>>> = (0..queries.len()).map(|_| None).collect();
     team.each(&mut answers, 1, |row, answer| {
         answer[0] = Some(answer_one(

@@ -118,7 +118,8 @@ impl Engine {
     /// # Errors
     /// Lanes that mean nothing to the model.
     pub fn logits(&self, lanes: &mut [Lane<'_, KeyValues>]) -> Result<Vec<f32>> {
-        self.run(lanes, |_, scratch, (asked, rows)| {
+        self.run(lanes, |_, scratch, Passed { asked, rows, kept }| {
+            kept.into_iter().collect::<Result<()>>()?;
             let mut all = Vec::with_capacity(asked * self.arch.vocab);
             let mut line = vec![0.0; self.arch.vocab.next_multiple_of(OUTPUTS)];
             for row in 0..asked {
@@ -160,23 +161,26 @@ impl Engine {
         self.state.lock().map_err(|_| Error::Run("the engine failed in an earlier pass".into()))
     }
 
-    /// One pass, and what is made of its logits. `then` gets how many rows were asked for and how many the scratch holds: those of
-    /// guides come last.
+    /// One pass, and what is made of its logits.
     fn run<T>(
         &self,
         lanes: &mut [Lane<'_, KeyValues>],
-        then: impl FnOnce(&mut Machine, &mut Scratch, (usize, usize)) -> Result<T>,
+        then: impl FnOnce(&mut Machine, &mut Scratch, Passed) -> Result<T>,
     ) -> Result<T> {
         let mut state = self.state()?;
         let (machine, scratch) = &mut *state;
+        let count = lanes.len();
+        let led: Vec<usize> = (0..count).filter(|&lane| lanes[lane].guide.is_some()).collect();
         let (mut all, guided, asked) = self.with_guides(lanes)?;
         scratch.plan.make(&self.arch, &self.frequencies, &all)?;
         machine.pass(&self.arch, &self.weights, scratch, &mut all);
-        for lane in &mut all {
-            lane.cache.stored(lane.store)?;
+        let mut kept: Vec<Result<()>> = all.iter_mut().map(|lane| lane.cache.stored(lane.store)).collect();
+        for (guide, lane) in kept.split_off(count).into_iter().zip(led) {
+            kept[lane] = std::mem::replace(&mut kept[lane], Ok(())).and(guide);
         }
-        head::guide(&mut scratch.logits, (asked, asked + guided.len()), &guided);
-        then(machine, scratch, (asked, asked + guided.len()))
+        let rows = asked + guided.len();
+        head::guide(&mut scratch.logits, (asked, rows), &guided);
+        then(machine, scratch, Passed { asked, rows, kept })
     }
 
     /// All lanes, guides behind them as lanes of their own; for each of the guides' rows the row that it leads and its weight; and how many
@@ -203,6 +207,16 @@ impl Engine {
         all.append(&mut guides);
         Ok((all, guided, asked))
     }
+}
+
+/// What a pass leaves beside its logits.
+struct Passed {
+    /// Rows that were asked for.
+    asked: usize,
+    /// Rows that the scratch holds: those of guides come last.
+    rows: usize,
+    /// Whether a lane's keys and values, and those of its guide, could be kept.
+    kept: Vec<Result<()>>,
 }
 
 /// What [`Engine::with_guides`] gives.
@@ -239,7 +253,7 @@ impl Denoiser for Engine {
         })
     }
 
-    fn pass(&self, lanes: &mut [Lane<'_, KeyValues>]) -> Result<Vec<Vec<Proposal>>> {
+    fn each(&self, lanes: &mut [Lane<'_, KeyValues>]) -> Result<Vec<Result<Vec<Proposal>>>> {
         let mask = self.arch.mask;
         for lane in lanes.iter() {
             lane.ask.check(lane.open.len())?;
@@ -248,20 +262,20 @@ impl Denoiser for Engine {
         let queries: Vec<_> = queries.collect();
         let counts: Vec<usize> = lanes.iter().map(|lane| lane.ask.rows.len()).collect();
         let biases: Vec<Bias> = lanes.iter().map(|lane| lane.ask.bias.clone()).collect();
-        self.run(lanes, |machine, scratch, (_, rows)| {
+        self.run(lanes, |machine, scratch, Passed { rows, kept, .. }| {
             let mut first = 0;
             for (bias, count) in biases.iter().zip(&counts) {
                 head::bias(&mut scratch.logits, rows, first..first + count, bias);
                 first += count;
             }
+            let size = (rows, self.arch.vocab);
             let mut proposals =
-                head::propose(&mut machine.team, machine.isa, &scratch.logits, (rows, self.arch.vocab), &queries)?;
-            let mut answers = Vec::with_capacity(counts.len());
-            for count in counts.iter().rev() {
-                answers.push(proposals.split_off(proposals.len() - count));
-            }
-            answers.reverse();
-            Ok(answers)
+                head::propose(&mut machine.team, machine.isa, &scratch.logits, size, &queries).into_iter();
+            let answer = |(kept, &count): (Result<()>, &usize)| {
+                let own: Vec<Result<Proposal>> = proposals.by_ref().take(count).collect();
+                kept.and_then(|()| own.into_iter().collect())
+            };
+            Ok(kept.into_iter().zip(&counts).map(answer).collect())
         })
     }
 }

@@ -233,6 +233,19 @@ pub trait Denoiser {
     /// An empty cache for one sequence decoded at this block size.
     fn cache(&self, block: usize) -> Self::Cache;
 
-    /// One forward evaluation over all lanes: store, score, answer. Proposals come lane by lane, in the order of `ask.rows`.
-    fn pass(&self, lanes: &mut [Lane<'_, Self::Cache>]) -> Result<Vec<Vec<Proposal>>>;
+    /// One forward evaluation over all lanes: store, score, answer. Answers come lane by lane, the proposals of each in the order of
+    /// `ask.rows`. A lane that the model has no answer for (a logit that is no number, say) has its own error; the others have theirs
+    /// all the same.
+    ///
+    /// # Errors
+    /// What concerns all of them: lanes that mean nothing to the model, a model that is broken.
+    fn each(&self, lanes: &mut [Lane<'_, Self::Cache>]) -> Result<Vec<Result<Vec<Proposal>>>>;
+
+    /// The same for lanes that belong together, so that one without an answer fails for all.
+    ///
+    /// # Errors
+    /// As [`Denoiser::each`], and the first lane's that has one.
+    fn pass(&self, lanes: &mut [Lane<'_, Self::Cache>]) -> Result<Vec<Vec<Proposal>>> {
+        self.each(lanes)?.into_iter().collect()
+    }
 }

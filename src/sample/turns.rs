@@ -26,6 +26,8 @@ struct Run<C, S> {
     own: usize,
     /// Rows of its next pass, where that is planned.
     rows: Option<usize>,
+    /// Why its last pass failed, if it did.
+    failure: Option<Error>,
 }
 
 /// A sample that is done, or that failed.
@@ -60,7 +62,7 @@ impl<C: Cache, S: Sink> Turns<C, S> {
 
     /// A new sample.
     pub fn add(&mut self, sampler: Sampler<C>, sink: S) {
-        self.runs.push(Run { sampler, sink, had: self.now, own: 0, rows: None });
+        self.runs.push(Run { sampler, sink, had: self.now, own: 0, rows: None, failure: None });
     }
 
     /// Samples that are not done.
@@ -84,8 +86,8 @@ impl<C: Cache, S: Sink> Turns<C, S> {
         self.take(|run| which(&run.sink))
     }
 
-    /// One pass over those whose turn it is, but for those that wait. Gives those that ended, before it or with it. Where the model
-    /// or one of them fails, all that took part end.
+    /// One pass over those whose turn it is, but for those that wait. Gives those that ended, before it or with it. One that the model
+    /// has no answer for ends alone; where the model itself fails, all that took part end.
     pub fn pass<D: Denoiser<Cache = C>>(&mut self, model: &D, waits: impl Fn(&S) -> bool) -> (Turn, Vec<Ended<C, S>>) {
         for run in self.runs.iter_mut().filter(|run| run.rows.is_none()) {
             run.sampler.plan(&mut run.sink);
@@ -97,13 +99,14 @@ impl<C: Cache, S: Sink> Turns<C, S> {
         let turn = Turn { lanes: taking_part, rows: self.runs[..taking_part].iter().filter_map(|run| run.rows).sum() };
         self.now += turn.rows.div_ceil(company);
         self.passes += 1;
-        if taking_part > 0
-            && let Err(error) = together(model, &mut self.runs[..taking_part])
+        let part = &mut self.runs[..taking_part];
+        if !part.is_empty()
+            && let Err(error) = together(model, part)
         {
             let told = error.to_string();
-            ended.extend(self.runs.drain(..taking_part).map(|run| run.end(Some(Error::Run(told.clone())))));
+            part.iter_mut().for_each(|run| run.failure = Some(Error::Run(told.clone())));
         }
-        ended.extend(self.take(|run| run.sampler.reason().is_some()));
+        ended.extend(self.take(|run| run.failure.is_some() || run.sampler.reason().is_some()));
         (turn, ended)
     }
 
@@ -130,26 +133,26 @@ impl<C: Cache, S: Sink> Turns<C, S> {
     }
 
     fn take(&mut self, mut ends: impl FnMut(&Run<C, S>) -> bool) -> Vec<Ended<C, S>> {
-        self.runs.extract_if(.., |run| ends(run)).map(|run| run.end(None)).collect()
+        self.runs.extract_if(.., |run| ends(run)).map(Run::end).collect()
     }
 }
 
 impl<C, S> Run<C, S> {
-    fn end(self, failure: Option<Error>) -> Ended<C, S> {
-        Ended { sampler: self.sampler, sink: self.sink, failure }
+    fn end(self) -> Ended<C, S> {
+        Ended { sampler: self.sampler, sink: self.sink, failure: self.failure }
     }
 }
 
-/// One pass over these, as planned.
+/// One pass over these, as planned. Those of them that fail keep why.
 fn together<D: Denoiser, S: Sink>(model: &D, runs: &mut [Run<D::Cache, S>]) -> Result<()> {
-    let answers = model.pass(&mut runs.iter_mut().map(|run| run.sampler.lane()).collect::<Vec<_>>())?;
+    let answers = model.each(&mut runs.iter_mut().map(|run| run.sampler.lane()).collect::<Vec<_>>())?;
     if answers.len() != runs.len() {
         return Err(Error::Run(format!("the model answered {} lanes of {}", answers.len(), runs.len())));
     }
-    for (run, proposals) in runs.iter_mut().zip(&answers) {
+    for (run, answer) in runs.iter_mut().zip(answers) {
         let rows = run.rows.take().unwrap_or(0);
         (run.had, run.own) = (run.had + rows, run.own + rows);
-        run.sampler.apply(proposals, &mut run.sink)?;
+        run.failure = answer.and_then(|proposals| run.sampler.apply(&proposals, &mut run.sink)).err();
     }
     Ok(())
 }

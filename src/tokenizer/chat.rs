@@ -1,6 +1,6 @@
 //! Chat templates: how a model wants a conversation written, as the Jinja program that came with it. It is run as transformers
 //! runs it (blocks trimmed, the same extra functions), but under a limit of work and memory, since it is a stranger's program.
-//! It knows no ids: the text it gives goes through [`Tokenizer::encode_template`].
+//! What a template writes may name special tokens, what a message says may not: there their names are text (`names.rs`).
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -13,6 +13,7 @@ use regex::Regex;
 use serde_json::Value as Json;
 
 use super::Tokenizer;
+use super::names::Veil;
 use crate::format::gguf::Gguf;
 use crate::{Error, Result};
 
@@ -117,6 +118,26 @@ impl ChatTemplate {
     /// Its source, as its file has it.
     pub fn source(&self) -> &str {
         &self.source
+    }
+
+    /// The ids of a conversation, up to where the model's answer begins. A name of a special token stands for it where the template
+    /// writes it; in a message it is text, so that nobody can end a turn, or begin another, from within one.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`] and [`Tokenizer::encode`]; a message with such a name where the template does something with
+    /// messages that depends on it.
+    pub fn encode(&self, messages: &[Message], tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+        let plain = self.render(messages)?;
+        let Some(names) = tokenizer.names()? else { return tokenizer.encode(&plain) };
+        let contents: Vec<&str> = messages.iter().map(|message| message.content.as_str()).collect();
+        let Some(veil) = Veil::over(names, &contents, &plain)? else { return tokenizer.encode_template(&plain) };
+        let hidden = |message: &Message| Message::new(message.role.as_str(), veil.hide(names, &message.content));
+        let veiled = self.render(&messages.iter().map(hidden).collect::<Vec<_>>())?;
+        if veil.lift(&veiled) != plain {
+            let expected = "no name of a special token in it, which the chat template would treat as its own";
+            return Err(Error::value("a message", expected, "one"));
+        }
+        tokenizer.encode_under(Some(&veil), &veiled)
     }
 
     /// The text of a conversation, up to where the model's answer begins.

@@ -6,12 +6,14 @@ mod bpe;
 pub mod chat;
 pub mod gguf;
 mod gguf_write;
+mod names;
 mod parts;
 mod source;
 mod spelling;
 mod train;
 
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 use serde_json::Value;
@@ -19,6 +21,7 @@ use serde_json::Value;
 use crate::format::{Bytes, write_atomic};
 use crate::{Error, Result};
 use bpe::Inner;
+use names::Names;
 use parts::Parts;
 use source::Source;
 use spelling::{Spelling, cuts_at_words, pieces};
@@ -87,6 +90,8 @@ enum Kind {
         piece: usize,
         /// The vocabulary lacks some bytes and has no unknown token: the library would drop them in silence.
         partial: bool,
+        /// Of its special tokens, once somebody looks for them.
+        names: OnceLock<Names>,
     },
 }
 
@@ -160,7 +165,7 @@ impl Tokenizer {
         let piece = if cuts_at_words(json) { PIECE } else { usize::MAX };
         let spelling = Spelling::of(json);
         let partial = json["model"]["unk_token"].is_null() && !spelling.is_complete(&inner);
-        let kind = Kind::Model { spelling, inner: Box::new(inner), piece, partial };
+        let kind = Kind::Model { spelling, inner: Box::new(inner), piece, partial, names: OnceLock::new() };
         Ok(Self { kind, special, size, source })
     }
 
@@ -201,7 +206,7 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
         match &self.kind {
             Kind::Bytes => Ok(text.bytes().map(u32::from).collect()),
-            Kind::Model { inner, spelling, piece, partial } => {
+            Kind::Model { inner, spelling, piece, partial, .. } => {
                 if *partial && let Some(c) = text.chars().find(|&c| !spelling.has(c, inner)) {
                     return Err(Error::value("text", "characters that the vocabulary can write", format!("{c:?}")));
                 }
@@ -209,36 +214,14 @@ impl Tokenizer {
                     Ok(encoding) => Ok(encoding.get_ids().to_vec()),
                     Err(e) => Err(Error::value("text", "a text the tokenizer knows", e.to_string())),
                 };
+                if text.len() <= *piece {
+                    return encode(text);
+                }
                 let parts: Vec<&str> = pieces(text, *piece).collect();
                 let ids: Vec<Vec<u32>> = parts.into_par_iter().map(encode).collect::<Result<_>>()?;
                 Ok(ids.concat())
             }
         }
-    }
-
-    /// The ids of a text in which names of special tokens (of a chat template, say) stand for their ids.
-    ///
-    /// # Errors
-    /// As [`Tokenizer::encode`].
-    pub fn encode_template(&self, text: &str) -> Result<Vec<u32>> {
-        let Kind::Model { inner, .. } = &self.kind else { return self.encode(text) };
-        let mut names: Vec<(String, u32)> = inner
-            .get_added_tokens_decoder()
-            .into_iter()
-            .filter(|(_, token)| token.special && !token.content.is_empty())
-            .map(|(id, token)| (token.content, id))
-            .collect();
-        // Where one name begins another, the longer one is meant.
-        names.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then(a.0.cmp(&b.0)));
-        let mut ids = Vec::new();
-        let mut rest = text;
-        while let Some((at, name, id)) = first_name(rest, &names) {
-            ids.extend(self.encode(&rest[..at])?);
-            ids.push(id);
-            rest = &rest[at + name.len()..];
-        }
-        ids.extend(self.encode(rest)?);
-        Ok(ids)
     }
 
     /// The text of ids, special ids left out. Bytes that are no UTF-8 become U+FFFD, as everywhere in the field; a
@@ -305,12 +288,6 @@ impl Tokenizer {
     pub fn save(&self, dir: impl AsRef<Path>) -> Result<()> {
         write_atomic(&dir.as_ref().join("tokenizer.json"), |out| out.write_all(self.file()))
     }
-}
-
-/// Where the first of these names (longest first) stands in a text.
-fn first_name<'a>(text: &str, names: &'a [(String, u32)]) -> Option<(usize, &'a str, u32)> {
-    let hits = names.iter().filter_map(|(name, id)| text.find(name.as_str()).map(|at| (at, name.as_str(), *id)));
-    hits.min_by_key(|&(at, name, _)| (at, usize::MAX - name.len()))
 }
 
 fn refused(path: &Path, why: &str) -> Error {

@@ -6,7 +6,7 @@ use bd3::format::Type;
 use bd3::pass::{Ask, Cache, Denoiser, Filter, Guide, Lane, propose};
 use bd3::rng::Rng;
 
-use super::{MASK, VOCAB, after, arch, dit, engine, llama, text};
+use super::{MASK, VOCAB, after, arch, ask, dit, engine, llama, text};
 
 #[test]
 fn a_guide_leads_by_the_difference() {
@@ -39,6 +39,26 @@ fn a_guide_leads_by_the_difference() {
     let mut fresh = engine.cache(4);
     let lane = Lane { guide: Some(short), ..Lane::new(&mut fresh, &[], &open, &ask) };
     assert!(engine.pass(&mut [lane]).unwrap_err().to_string().contains("a guide"));
+}
+
+/// A lane whose logits are no numbers, or that is led by one whose keys can't be kept, fails alone.
+#[test]
+fn who_has_no_answer_fails_alone() {
+    let engine = engine(&arch(dit(), Objective::Masked), Type::Q8_0, Options { threads: 2, ..Options::default() });
+    let (ids, open, good) = (text(4, 8), [MASK; 4], ask(4));
+    let bad = Ask { bias: vec![(3, f32::INFINITY)].into(), ..ask(4) };
+    let mut caches = [4; 3].map(|block| engine.cache(block));
+    let [first, second, third] = &mut caches;
+    let mut lanes = [
+        Lane::new(first, &ids, &open, &good),
+        Lane::new(second, &ids, &open, &bad),
+        Lane::new(third, &ids, &open, &good),
+    ];
+    let answers = engine.each(&mut lanes).unwrap();
+    let alone = engine.pass(&mut [Lane::new(&mut engine.cache(4), &ids, &open, &good)]).unwrap().remove(0);
+    assert_eq!((answers.len(), answers[0].as_ref().unwrap(), answers[2].as_ref().unwrap()), (3, &alone, &alone));
+    assert!(answers[1].is_err(), "{answers:?}");
+    assert!(engine.pass(&mut lanes[1..]).is_err());
 }
 
 /// After any sequence of commits and retractions the cache is the one that the text alone would have made, bit for bit: what follows it

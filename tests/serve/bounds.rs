@@ -1,5 +1,6 @@
 //! What one client may take from the others.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,67 @@ fn a_race_keeps_to_the_time_limit_and_to_memory() {
     let small = Server::start(&["--cache-mb", "1"]);
     small.refuses(RACE, &json!({ "prompt": "Once", "blocks": [1, 4, 8, 32, 256] }), 400, None);
     small.refuses(RACE, &json!({ "prompt": "Once", "n": 2 }), 400, Some("n"));
+}
+
+#[test]
+fn a_race_and_a_text_beside_it_keep_to_memory() {
+    let server = Server::start(&["--cache-mb", "1"]);
+    // Either of them takes three quarters of it.
+    let race = json!({ "max_tokens": 200, "blocks": [1], "seed": 1 });
+    let text = json!({ "max_tokens": 200, "bd3": { "block": 1 }, "seed": 1 });
+    let mut events = server.stream(RACE, &race);
+    events.next().unwrap();
+    let most = thread::scope(|scope| {
+        let text = scope.spawn(|| server.complete(&text));
+        let mut most = 0.0f64;
+        while !text.is_finished() {
+            most = most.max(server.metric("bd3_cache_bytes"));
+        }
+        text.join().unwrap();
+        most
+    });
+    assert!(most > 0.0 && most <= f64::from(1 << 20), "{most} bytes");
+    assert_eq!(events.last().as_deref(), Some("[DONE]"));
+}
+
+#[test]
+fn a_stream_of_small_texts_holds_up_no_race() {
+    let server = Server::start(&["--cache-mb", "1"]);
+    let (over, texts) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let lengths = [31, 34, 37, 39, 40, 41];
+    thread::scope(|scope| {
+        for max_tokens in lengths {
+            let (server, over, texts) = (&server, &over, &texts);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    server.complete(&json!({ "max_tokens": max_tokens, "bd3": { "block": 1 } }));
+                    texts.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        server.wait_for("bd3_lanes", lengths.len() as f64);
+        let before = texts.load(Ordering::Relaxed);
+        // It fits beside none of them: those that came before it come to their end, and no more.
+        let mut events = server.stream(RACE, &json!({ "max_tokens": 240, "blocks": [4] }));
+        events.next().unwrap();
+        let meanwhile = texts.load(Ordering::Relaxed) - before;
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(events.last().as_deref(), Some("[DONE]"));
+        assert!(meanwhile <= 2 * lengths.len(), "{meanwhile} texts came first");
+    });
+}
+
+#[test]
+fn noise_is_made_for_one_at_a_time() {
+    let server = Server::start(&[]);
+    let noise = json!({ "text": "Once upon a time there was a little dog. ".repeat(20), "levels": 40, "seed": 1 });
+    let statuses: Vec<u16> = thread::scope(|scope| {
+        let all: Vec<_> = (0..16).map(|_| scope.spawn(|| server.post("/bd3/noise", &noise).status)).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let of = |status: u16| statuses.iter().filter(|&&found| found == status).count();
+    assert!(of(200) >= 5 && of(429) >= 1 && of(200) + of(429) == 16, "{statuses:?}");
+    assert!(server.is_well());
 }
 
 #[test]

@@ -137,6 +137,13 @@ fn a_key_opens_the_door() {
         }
         assert_eq!(ask(path, &["Authorization: Bearer se cret"]).status, 200, "{path}");
     }
+    // The page is open, what nobody has named is not.
+    for (path, status) in
+        [("/", 200), ("/main.js", 200), ("/openapi.json", 200), ("/v2/models", 401), ("/main.jsx", 401)]
+    {
+        assert_eq!(ask(path, &[]).status, status, "{path}");
+    }
+    assert_eq!(ask("/v2/models", &["Authorization: Bearer se cret"]).status, 404);
     // Before the body is read.
     let reply = server.ask("POST", "/v1/completions", &[], Some(b"{"));
     assert_eq!(reply.status, 401);

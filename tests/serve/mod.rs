@@ -2,6 +2,7 @@
 
 mod api;
 mod bounds;
+mod chat;
 mod company;
 mod end;
 mod events;
