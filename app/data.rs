@@ -11,7 +11,6 @@ use bd3::{Error, Result};
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::eval::texts::LEFT_OUT;
 use crate::{counts, interrupt, model, view};
 
 /// Turn text into a data folder: token shards, the tokenizer, a summary
@@ -67,8 +66,8 @@ impl Input {
         if args.field.is_some() && !texts.has_lines() {
             return Err(Error::value("--field", "a .jsonl or .ndjson file, whose lines have fields", "none"));
         }
-        for path in texts.ignored() {
-            note!("note: {} {LEFT_OUT}", path.display());
+        for (path, why) in texts.ignored() {
+            note!("note: {} {why} and is left out", path.display());
         }
         Ok(Input::Texts(texts, detokenizer))
     }

@@ -9,10 +9,6 @@ use clap::ValueEnum;
 
 use crate::model::Model;
 
-/// What is said of a file or folder that is passed over.
-pub const LEFT_OUT: &str =
-    "is no text file (.txt, .text, .md, .jsonl, .ndjson), or hidden or there before, and is left out";
-
 /// See [`Split`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum SplitName {
@@ -54,8 +50,8 @@ pub fn shard(data: &[PathBuf], split: Option<SplitName>, model: &Model) -> Resul
         return Err(Error::value("--split", "a folder made by `bd3 data`, which has splits", "a text"));
     }
     let texts = Texts::new(data, "text", None)?;
-    for path in texts.ignored() {
-        note!("note: {} {LEFT_OUT}", path.display());
+    for (path, why) in texts.ignored() {
+        note!("note: {} {why} and is left out", path.display());
     }
     let mut documents = Vec::new();
     for document in texts.documents() {
@@ -71,7 +67,7 @@ pub fn shard(data: &[PathBuf], split: Option<SplitName>, model: &Model) -> Resul
 /// Rows of a text, at least one of them.
 pub fn rows(shard: Arc<Shard>, wrap: Wrap, length: usize, model: &Model) -> Result<Packing> {
     let text = Packing::new(shard, wrap, length, model.tokenizer.special())?;
-    if text.shard().len() == 0 {
+    if text.shard().is_empty() {
         return Err(Error::value("DATA", "a text", "none: there is no token in it"));
     }
     if text.rows() == 0 {

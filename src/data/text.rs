@@ -23,6 +23,8 @@ const TEXT_ENDINGS: [&str; 3] = ["txt", "text", "md"];
 const LINES_ENDINGS: [&str; 2] = ["jsonl", "ndjson"];
 const EXPECTED_NAME: &str = "a name that ends in .txt, .text, .md, .jsonl or .ndjson (then perhaps .gz, .zst)";
 
+const THERE_BEFORE: &str = "is a folder that was read already";
+
 /// The form that a name promises; a compression ending is looked through.
 fn form(path: &Path) -> Option<Form> {
     let name = path.file_name()?.to_str()?.to_ascii_lowercase();
@@ -39,7 +41,7 @@ fn form(path: &Path) -> Option<Form> {
 #[derive(Clone, Debug)]
 pub struct Texts {
     files: Vec<(PathBuf, Form)>,
-    ignored: Vec<PathBuf>,
+    ignored: Vec<(PathBuf, &'static str)>,
     /// Folders seen, links followed: each is read once.
     seen: BTreeSet<PathBuf>,
     field: String,
@@ -69,7 +71,7 @@ impl Texts {
             if meta.is_dir() {
                 let before = texts.files.len();
                 texts.walk(path)?;
-                let there_before = texts.ignored.last() == Some(path);
+                let there_before = texts.ignored.last().is_some_and(|(last, why)| last == path && *why == THERE_BEFORE);
                 if texts.files.len() == before && !there_before {
                     return Err(Error::file(path, "a folder with text files in it", "none"));
                 }
@@ -83,7 +85,7 @@ impl Texts {
 
     fn walk(&mut self, dir: &Path) -> Result<()> {
         if !self.seen.insert(dir.canonicalize().map_err(|e| Error::io(dir, e))?) {
-            self.ignored.push(dir.into());
+            self.ignored.push((dir.into(), THERE_BEFORE));
             return Ok(());
         }
         let entries: std::io::Result<Vec<_>> =
@@ -93,13 +95,13 @@ impl Texts {
         for path in entries {
             let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
             if hidden {
-                self.ignored.push(path);
+                self.ignored.push((path, "is hidden"));
             } else if path.is_dir() {
                 self.walk(&path)?;
             } else if let Some(form) = form(&path) {
                 self.files.push((path, form));
             } else {
-                self.ignored.push(path);
+                self.ignored.push((path, "is no .txt, .text, .md, .jsonl or .ndjson file"));
             }
         }
         Ok(())
@@ -110,9 +112,9 @@ impl Texts {
         self.files.iter().map(|(path, _)| path.as_path())
     }
 
-    /// What of the folders given is left out: files that are no text by their names, what is hidden, folders that were there before. A
-    /// caller says so.
-    pub fn ignored(&self) -> &[PathBuf] {
+    /// What of the folders given is left out, and why: it is no text by its name, it is hidden, it is a folder that was there before.
+    /// A caller says so.
+    pub fn ignored(&self) -> &[(PathBuf, &'static str)] {
         &self.ignored
     }
 

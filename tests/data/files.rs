@@ -64,7 +64,7 @@ fn a_folder_is_read_once_and_nothing_hidden_in_it() {
     let mut found = texts.documents().collect::<bd3::Result<Vec<_>>>().unwrap();
     found.sort();
     assert_eq!(found, ["a", "b"]);
-    let left_out: Vec<_> = texts.ignored().iter().map(|path| path.strip_prefix(dir.path()).unwrap()).collect();
+    let left_out: Vec<_> = texts.ignored().iter().map(|(path, _)| path.strip_prefix(dir.path()).unwrap()).collect();
     assert!(left_out.contains(&Path::new(".git")) && left_out.contains(&Path::new(".d.txt")), "{left_out:?}");
     assert_eq!(left_out.len(), if cfg!(unix) { 5 } else { 2 }, "{left_out:?}");
     // Named by itself, it is asked for.
