@@ -132,7 +132,7 @@ mod tests {
     fn a_narrow_line_loses_whole_parts() {
         let line = "block 6 · pass 23 · 1.45 tokens/pass · 572 tokens/s";
         let fitted = [51, 50, 36, 20, 17, 16, 7, 6].map(|columns| fit_parts(line, columns));
-        let [all, three, two, one] = [line, &line[..line.len() - 17], "block 6 · pass 23", "block 6"];
+        let [all, three, two, one] = [line, &line[..line.len() - 16], "block 6 · pass 23", "block 6"];
         assert_eq!(fitted, [all, three, three, two, two, one, one, ""]);
         assert_eq!(fit_reason("re-masked \"w5\": better (.12)", 29), "re-masked \"w5\": better (.12)");
         assert_eq!(fit_reason("re-masked \"w5\": better (.12)", 28), "re-masked \"w5\": better");
