@@ -30,7 +30,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Go on with the run in DIR, or start it if it has no state
+    /// Go on with the run in DIR; one that has no state yet is started, as in a new or empty folder
     #[arg(long, help_heading = "Start")]
     resume: bool,
     /// Start from the weights of a model folder, or of `tiny`, the model inside the binary

@@ -319,6 +319,7 @@ fn sentence(message: &str) -> String {
         "u64" | "usize" => "a whole number that is not negative",
         "f64" => "a number",
         "a sequence" => "a list",
+        "an array of length 2" => "a list of two",
         kind if kind.starts_with("struct ") => "a table",
         kind => kind,
     };
