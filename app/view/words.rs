@@ -134,8 +134,8 @@ mod tests {
         let fitted = [51, 50, 36, 20, 17, 16, 7, 6].map(|columns| fit_parts(line, columns));
         let [all, three, two, one] = [line, &line[..line.len() - 16], "block 6 · pass 23", "block 6"];
         assert_eq!(fitted, [all, three, three, two, two, one, one, ""]);
-        assert_eq!(fit_reason("re-masked \"w5\": better (.12)", 29), "re-masked \"w5\": better (.12)");
-        assert_eq!(fit_reason("re-masked \"w5\": better (.12)", 28), "re-masked \"w5\": better");
+        assert_eq!(fit_reason("re-masked \"w5\": better (.12)", 28), "re-masked \"w5\": better (.12)");
+        assert_eq!(fit_reason("re-masked \"w5\": better (.12)", 27), "re-masked \"w5\": better");
     }
 
     #[test]
