@@ -1,5 +1,7 @@
 //! The command line: which commands there are. The flags of each stand in its own file.
 
+use std::ffi::OsString;
+
 use clap::{Parser, Subcommand};
 
 use crate::bench::BenchArgs;
@@ -42,6 +44,33 @@ pub enum Command {
     Completions(CompletionsArgs),
 }
 
+/// Reads words of a command line. A negative number is a value wherever one is taken, so that what is refused is the number.
+///
+/// # Errors
+/// What the parser has to say.
+pub fn parse<P: Parser>(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<P, clap::Error> {
+    let mut command = taking_numbers(P::command());
+    let mut matches = command.try_get_matches_from_mut(words)?;
+    P::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+fn taking_numbers(command: clap::Command) -> clap::Command {
+    let takes = |argument: &clap::Arg| !argument.is_positional() && argument.get_action().takes_values();
+    let command =
+        command.mut_args(|argument| if takes(&argument) { argument.allow_negative_numbers(true) } else { argument });
+    command.mut_subcommands(taking_numbers)
+}
+
+/// What Rust says of texts that are no numbers, and the same as the rest of the program says it.
+const WORDS: [(&str, &str); 6] = [
+    ("invalid digit found in string", "expected a whole number that is not negative"),
+    ("cannot parse integer from empty string", "expected a whole number"),
+    ("number too large to fit in target type", "expected a smaller number"),
+    ("number would be zero for non-zero type", "expected a whole number above 0"),
+    ("invalid float literal", "expected a number"),
+    ("cannot parse float from empty string", "expected a number"),
+];
+
 /// What the parser of the command line has to say, in one line: it prints a paragraph, tips, the usage and where to find help.
 pub fn in_a_line(text: &str) -> String {
     let told = text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"));
@@ -49,7 +78,9 @@ pub fn in_a_line(text: &str) -> String {
     let usage = text.lines().find_map(|line| line.strip_prefix("Usage: ")).unwrap_or("bd3");
     let command: Vec<&str> =
         usage.split(' ').take_while(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '3')).collect();
-    format!("{} (see {} --help)", told.join(" ").replace(" tip: ", "; "), command.join(" "))
+    let told = told.join(" ").replace(" tip: ", "; ");
+    let told = WORDS.iter().fold(told, |told, (theirs, ours)| told.replace(theirs, ours));
+    format!("{told} (see {} --help)", command.join(" "))
 }
 
 /// An error's text, with the library's names of values as the flags that set them.
@@ -75,6 +106,8 @@ pub fn named_as_flags(error: &bd3::Error) -> String {
             "rule" => "--rule",
             "window" => "--window",
             "passes" => "--passes",
+            "budget" => "--budget-ms",
+            "budget of a block" => "--passes, --budget-ms",
             "guidance" => "--guidance",
             "template" => "--infill",
             "eta" => "--eta",
@@ -117,8 +150,22 @@ mod tests {
             (&["bd3", "sample", "--sed", "1"], "error: unexpected argument '--sed' found"),
             (&["bd3", "smaple"], "error: unrecognized subcommand 'smaple'"),
             (&["bd3", "sample", "-n", "1000000000000000000"], "from 0 to 1000000000"),
+            (&["bd3", "sample", "--seed", "-1"], "'-1' for '--seed <N>': expected a whole number that is not negative"),
+            (&["bd3", "sample", "--budget-ms", "-3"], "'-3' for '--budget-ms <MS>': expected a whole number"),
+            (&["bd3", "sample", "--budget-ms", "nan"], "expected a whole number"),
+            (&["bd3", "bench", "pass", "--rows", "1,x"], "expected a whole number"),
+            (&["bd3", "eval", "tiny", "a.txt", "--block", "1, x"], "expected a whole number from 1"),
+            (&["bd3", "curve", "--block", "0"], "expected a whole number from 1"),
+            (&["bd3", "noise", "hi", "--levels", "4000000000"], "expected a whole number from 2 to 101"),
+            (&["bd3", "eval", "tiny", "--judge", "tiny", "--generate", "1000000000"], "from 1 to 1000000"),
+            (&["bd3", "serve", "--host", "local"], "expected an address, such as 127.0.0.1, or localhost"),
+            (&["bd3", "serve", "--lanes", "0"], "expected a whole number from 1"),
+            (&["bd3", "serve", "--time-limit", "0"], "expected a whole number from 1"),
+            (&["bd3", "serve", "--api-key", ""], "--api-key"),
+            (&["bd3", "serve", "--alias", ""], "--alias"),
         ] {
-            let line = in_a_line(&Cli::try_parse_from(arguments).unwrap_err().to_string());
+            let line = in_a_line(&parse::<Cli>(arguments).unwrap_err().to_string());
+            assert!(!line.contains("'-- "), "{line}");
             assert!(line.contains(told) && line.lines().count() == 1 && line.contains("(see bd3"), "{line}");
         }
     }

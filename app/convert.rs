@@ -17,7 +17,7 @@ use crate::view;
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  bd3 convert runs/tiny/model tiny.gguf --to q8_0")]
 pub struct ConvertArgs {
-    /// A model folder or a .gguf file
+    /// A model folder, a .gguf file, or `tiny`, the model inside the binary
     model: PathBuf,
     /// The folder to write (new, or empty), or a new file that ends in .gguf
     out: PathBuf,

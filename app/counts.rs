@@ -2,6 +2,8 @@
 
 /// The most of anything: at a thousand a second, eleven days.
 const MOST: u64 = 1_000_000_000;
+/// Samples to judge: each is kept until all are there.
+const MOST_SAMPLES: u64 = 1_000_000;
 /// Threads that an engine takes.
 const MOST_THREADS: u64 = 256;
 
@@ -15,7 +17,22 @@ pub fn some(text: &str) -> Result<u64, String> {
     within(text, 1, MOST)
 }
 
-/// The same, as sizes are counted.
+/// How many samples that are kept.
+pub fn samples(text: &str) -> Result<u64, String> {
+    within(text, 1, MOST_SAMPLES)
+}
+
+/// How many levels of noise, 0 and 1 included: as many as the server gives.
+pub fn levels(text: &str) -> Result<usize, String> {
+    sized(within(text, 2, 101)?)
+}
+
+/// The same as [`some`], as sizes are counted.
+pub fn some_size(text: &str) -> Result<usize, String> {
+    sized(some(text)?)
+}
+
+/// The same as [`count`], as sizes are counted.
 pub fn size(text: &str) -> Result<usize, String> {
     sized(count(text)?)
 }
@@ -27,7 +44,7 @@ pub fn threads(text: &str) -> Result<usize, String> {
 
 fn within(text: &str, least: u64, most: u64) -> Result<u64, String> {
     let refused = || format!("expected a whole number from {least} to {most}");
-    text.parse().ok().filter(|count| (least..=most).contains(count)).ok_or_else(refused)
+    text.trim().parse().ok().filter(|count| (least..=most).contains(count)).ok_or_else(refused)
 }
 
 fn sized(count: u64) -> Result<usize, String> {
@@ -44,6 +61,8 @@ mod tests {
         for refused in ["1000000001", "1000000000000000000", "99999999999999999999999", "-1", "x", ""] {
             assert!(count(refused).is_err() && some(refused).is_err() && size(refused).is_err(), "{refused}");
         }
+        assert_eq!((some_size(" 4"), samples("16")), (Ok(4), Ok(16)));
+        assert!(samples("1000001").is_err() && some_size("0").is_err());
         assert!(some("0").is_err() && threads("257").is_err());
         assert_eq!(threads("256"), Ok(256));
     }

@@ -17,7 +17,7 @@ use crate::{counts, interrupt, model, view};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Example:\n  bd3 data stories.jsonl.zst --out data/stories --tokenizer train:4096")]
 pub struct DataArgs {
-    /// Text files or folders: .txt and .jsonl, plain, gzip or zstd
+    /// Text files or folders: .txt, .text, .md, .jsonl and .ndjson, plain, gzip or zstd
     #[arg(value_name = "TEXT", required_unless_present = "toy", conflicts_with = "toy")]
     texts: Vec<PathBuf>,
     /// Instead of texts, write N short stories from a grammar whose entropy is known
@@ -38,10 +38,10 @@ pub struct DataArgs {
     /// Undo the token spacing of a zero-shot set: wikitext, ptb, lm1b, lambada, scientific-papers
     #[arg(long, value_name = "NAME", conflicts_with = "toy")]
     detokenize: Option<String>,
-    /// The key of a .jsonl line that holds the text
-    #[arg(long, value_name = "KEY", default_value = "text", conflicts_with = "toy")]
-    field: String,
-    /// Cut .txt files into documents at this text (\n is a newline); without it a file is one document
+    /// The key of a .jsonl line that holds the text; default: text
+    #[arg(long, value_name = "KEY", conflicts_with = "toy")]
+    field: Option<String>,
+    /// Cut .txt files into documents at this text (\n is a newline, \t a tab, \\ a backslash); without it a file is one document
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true, conflicts_with = "toy")]
     separator: Option<String>,
 }
@@ -58,10 +58,16 @@ impl Input {
             return Ok(Input::Toy { stories, rng: Box::new(Rng::new(args.seed).split("toy")) });
         }
         let detokenizer = args.detokenize.as_deref().map(Detokenizer::named).transpose()?;
-        let separator = args.separator.as_ref().map(|text| text.replace("\\n", "\n"));
-        let texts = Texts::new(&args.texts, &args.field, separator.as_deref())?;
-        for path in texts.ignored() {
-            note!("note: {} is no .txt or .jsonl file and is left out", path.display());
+        let separator = args.separator.as_deref().map(written_out).transpose()?;
+        let texts = Texts::new(&args.texts, args.field.as_deref().unwrap_or("text"), separator.as_deref())?;
+        if args.separator.is_some() && !texts.has_plain() {
+            return Err(Error::value("--separator", "a .txt, .text or .md file to cut", "none"));
+        }
+        if args.field.is_some() && !texts.has_lines() {
+            return Err(Error::value("--field", "a .jsonl or .ndjson file, whose lines have fields", "none"));
+        }
+        for (path, why) in texts.ignored() {
+            note!("note: {} {why} and is left out", path.display());
         }
         Ok(Input::Texts(texts, detokenizer))
     }
@@ -90,6 +96,30 @@ impl Input {
         };
         rng.into_iter().flat_map(move |rng| (0..stories).map(|i| toy::story(&mut rng.split_at("story", i))))
     }
+}
+
+/// A separator with what stands behind each backslash put in its place.
+fn written_out(text: &str) -> Result<String> {
+    let (mut written, mut rest) = (String::new(), text.chars());
+    while let Some(c) = rest.next() {
+        let meant = if c == '\\' { rest.next() } else { None };
+        written.push(match (c, meant) {
+            ('\\', Some('n')) => '\n',
+            ('\\', Some('t')) => '\t',
+            ('\\', Some('\\')) => '\\',
+            ('\\', other) => {
+                let found = format!("`\\{}`", other.map_or(String::new(), String::from));
+                return Err(Error::value("--separator", "\\n, \\t or \\\\ where there is a backslash", found));
+            }
+            (c, _) => c,
+        });
+    }
+    Ok(written)
+}
+
+/// So many documents, in words.
+fn documents(count: u64) -> String {
+    format!("{} document{}", HumanCount(count), if count == 1 { "" } else { "s" })
 }
 
 /// Runs the command.
@@ -129,14 +159,15 @@ fn tokenizer(args: &DataArgs, input: &Input, shares: (Shares, u64), bar: &Progre
 fn report(args: &DataArgs, summary: &Summary, start: Instant) {
     for (name, counts) in &summary.splits {
         note!(
-            "{name:>5}: {} documents, {} tokens, {}",
-            HumanCount(counts.documents),
+            "{name:>5}: {}, {} tokens, {}",
+            documents(counts.documents),
             HumanCount(counts.tokens),
             HumanBytes(counts.bytes)
         );
     }
     if summary.empty > 0 {
-        note!("note: {} documents without text are left out", HumanCount(summary.empty));
+        let are = if summary.empty == 1 { "is" } else { "are" };
+        note!("note: {} without text {are} left out", documents(summary.empty));
     }
     let per_token = summary.bytes as f64 / summary.tokens as f64;
     let seconds = start.elapsed().as_secs_f64();

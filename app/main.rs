@@ -1,6 +1,6 @@
 //! The binary `bd3`: parses the command line, runs one command, and prints an error in one place. Results go to stdout,
 //! everything else to stderr. Exit codes: 0 done, also where Ctrl-C ended it early and what it made is whole; 1 failed while running, 2
-//! refused.
+//! refused; a command that never watches for Ctrl-C is ended by it as any program is (130 in a shell).
 
 /// A line on stderr. A reader of notes that is gone is no reason to fail (`eprintln!` would panic).
 macro_rules! note {
@@ -39,13 +39,11 @@ mod view;
 use std::io;
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use args::{Cli, Command};
 use sample::SampleArgs;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match args::parse::<Cli>(std::env::args_os()) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => {
             note!("{}", args::in_a_line(&error.to_string()));

@@ -74,7 +74,7 @@ impl Model {
 
 /// Opens a model folder, a GGUF file, or the model inside the binary.
 pub fn open(path: Option<&Path>) -> Result<Model> {
-    let Some(path) = path.filter(|path| path.exists() || *path != Path::new(BUILT_IN_NAME)) else { return built_in() };
+    let Some(path) = path.filter(|path| !is_built_in(path)) else { return built_in() };
     let mut checkpoint = Checkpoint::open(path)?;
     let tokenizer = match checkpoint.gguf() {
         Some(file) => Tokenizer::from_gguf(file)?,
@@ -82,6 +82,16 @@ pub fn open(path: Option<&Path>) -> Result<Model> {
     };
     let tokenizer = told(tokenizer, &mut checkpoint, path)?;
     Ok(Model { name: path.display().to_string(), path: Some(path.into()), checkpoint, tokenizer })
+}
+
+/// The weights alone: a model folder without a tokenizer will do.
+pub fn checkpoint(path: &Path) -> Result<Checkpoint> {
+    if is_built_in(path) { built_in().map(|model| model.checkpoint) } else { Checkpoint::open(path) }
+}
+
+/// A name that means the model inside the binary, as nothing else has it.
+fn is_built_in(path: &Path) -> bool {
+    path == Path::new(BUILT_IN_NAME) && !path.exists()
 }
 
 /// The tokenizer of the model inside the binary.
@@ -115,11 +125,33 @@ fn told(tokenizer: Tokenizer, checkpoint: &mut Checkpoint, path: &Path) -> Resul
         return Err(Error::key(beside("config.json"), "mask_token_id", expected, arch.mask.to_string()));
     }
     let ours = arch.special;
-    let tokenizer = tokenizer.with_special(Special {
+    if checkpoint.gguf().is_none() {
+        for (key, what, ours, named) in
+            [("bos_token_id", "beginning", ours.bos, named.bos), ("eos_token_id", "end", ours.eos, named.eos)]
+        {
+            let Some(id) = ours else { continue };
+            let refuse = |expected| Err(Error::key(beside("config.json"), key, expected, id.to_string()));
+            if id == arch.mask {
+                return refuse(format!("a token other than the mask {id}"));
+            }
+            // A Llama-like model may name several, of which a chat ends with another than a text does: all are added tokens.
+            let other = matches!(arch.shape, Shape::Llama(_)) && tokenizer.is_added(id);
+            if let Some(named) = named.filter(|&named| named != id && !other) {
+                return refuse(format!("{named}, the {what} of text of the tokenizer.json beside it"));
+            }
+        }
+    }
+    let special = Special {
         bos: ours.bos.or(named.bos),
         eos: ours.eos.or(named.eos),
         pad: ours.pad.or(named.pad),
         mask: arch.mask,
+    };
+    let tokenizer = tokenizer.with_special(special).map_err(|error| match error {
+        Error::Value { name, expected, found } => {
+            Error::key(beside("config.json"), name.replace(" id", "_token_id"), expected, found)
+        }
+        other => other,
     })?;
     let beyond = maskless && arch.mask as usize == vocab;
     if tokenizer.vocab_size() > vocab + usize::from(beyond) {

@@ -11,6 +11,7 @@ use bd3::{Error, Result};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use crate::counts;
 use crate::job::read_text;
 use crate::model::{self, Model};
 use crate::view::{self, Ink, Inks, Speller, paint};
@@ -42,7 +43,7 @@ pub struct NoiseArgs {
     )]
     kind: Vec<Kind>,
     /// How many levels, from 0 to 1 in equal steps
-    #[arg(long, value_name = "N", default_value_t = 6)]
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = counts::levels)]
     levels: usize,
     /// Kind semantic: the temperature of the cosines at level 1; it rises with the level
     #[arg(allow_negative_numbers = true, long, value_name = "X", default_value_t = 0.1)]

@@ -28,7 +28,7 @@ pub struct SampleArgs {
     /// The text to continue; with a prompt, end of text ends a sample
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, help_heading = "Text")]
     prompt: Option<String>,
-    /// The same, from a file; `-` is standard input
+    /// The same, from a file, without the newline that ends it; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "prompt", help_heading = "Text")]
     prompt_file: Option<PathBuf>,
     /// Fill the gaps of a text: `___` is 1 to 8 tokens, `___{3,8}` 3 to 8, `\_` is no gap, a space before a gap is the gap's
@@ -128,7 +128,7 @@ impl SampleArgs {
     /// # Errors
     /// What the parser of the command line refuses, in its words.
     pub fn parse(flags: &[String]) -> std::result::Result<Self, String> {
-        match Bare::try_parse_from(flags) {
+        match crate::args::parse::<Bare>(flags) {
             Ok(bare) => Ok(bare.args),
             Err(error) => {
                 let told = crate::args::in_a_line(&error.to_string());
@@ -209,7 +209,12 @@ impl SampleArgs {
     /// The prompt, if one is given.
     fn prompt(&self) -> Result<Option<String>> {
         match &self.prompt_file {
-            Some(path) => read_text(path).map(Some),
+            // Editors end a file with a newline, which is none of the prompt's.
+            Some(path) => read_text(path).map(|text| {
+                let text =
+                    text.strip_suffix('\n').map_or(text.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+                Some(text.to_string())
+            }),
             None => Ok(self.prompt.clone()),
         }
     }

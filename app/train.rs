@@ -8,12 +8,12 @@ use bd3::data::build::check_out;
 use bd3::recipe::Recipe;
 use bd3::train::log::{StepRow, ValidationRow};
 use bd3::train::plan::Plan;
-use bd3::train::{Ending, Observer, Run};
+use bd3::train::{Ending, Init, Observer, Run, place};
 use burn::tensor::Device;
 use clap::{Args, ValueEnum};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-use crate::{interrupt, plot, settle, view};
+use crate::{interrupt, model, plot, settle, view};
 
 /// Off a terminal a line is written this often.
 const QUIET: Duration = Duration::from_secs(30);
@@ -30,10 +30,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Go on with the run in DIR, or start it if it has no state
+    /// Go on with the run in DIR; one that has no state yet is started, as in a new or empty folder
     #[arg(long, help_heading = "Start")]
     resume: bool,
-    /// Start from the weights of a model folder
+    /// Start from the weights of a model folder, or of `tiny`, the model inside the binary
     #[arg(long, value_name = "MODEL", help_heading = "Start")]
     init: Option<PathBuf>,
 
@@ -59,7 +59,10 @@ enum DeviceName {
 pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.settings)?;
     if !args.resume {
-        check_out(&args.out)?;
+        check_out(&args.out).map_err(|refusal| {
+            let expected = "a new or empty folder, or `--resume` to go on with the run in it";
+            if place::holds_a_run(&args.out) { Error::file(&args.out, expected, "a run") } else { refusal }
+        })?;
     }
     let device = match args.device {
         DeviceName::Cpu => Device::flex(),
@@ -68,10 +71,13 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     };
     settle::settle();
     let steps = recipe.train.steps;
+    let model = args.init.as_deref().map(|path| model::open(Some(path))).transpose()?;
+    let init = args.init.as_deref().zip(model.as_ref());
+    let init = init.map(|(path, model)| Init { path, checkpoint: &model.checkpoint, tokenizer: &model.tokenizer });
     let fresh = check_out(&args.out).is_ok();
     let opened = Plan::open(&args.recipe, recipe, &args.out).and_then(|plan| {
         let (parameters, vocab, length) = (plan.arch.parameters(), plan.arch.vocab, plan.arch.length);
-        let run = Run::open(plan, &args.out, &device, args.init.as_deref())?;
+        let run = Run::open(plan, &args.out, &device, init)?;
         note!("{parameters} parameters, {vocab} tokens in the vocabulary, rows of {length}");
         Ok(run)
     });
@@ -81,6 +87,9 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
             let _ = std::fs::remove_dir_all(&args.out);
         }
     })?;
+    if run.step() >= steps {
+        note!("already at step {} of {steps}", run.step());
+    }
     interrupt::watch()?;
     let mut progress = Progress::new(steps, &args.out)?;
     // From here on nothing is refused any more: whatever goes wrong has failed while running.

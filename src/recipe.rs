@@ -99,6 +99,17 @@ pub enum Objective {
     NextToken,
 }
 
+impl Objective {
+    /// As a recipe has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Objective::Masked => "masked",
+            Objective::Score => "score",
+            Objective::NextToken => "next-token",
+        }
+    }
+}
+
 /// Block sizes and their noise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -189,7 +200,7 @@ pub struct Train {
     /// Steps between checkpoints.
     #[serde(default = "checkpoint_every")]
     pub checkpoint_every: u64,
-    /// Steps between validations (and clip searches); 0: none but the last.
+    /// Steps between validations (and clip searches); 0: none but the last, and not that one where a text has no valid split.
     #[serde(default)]
     pub validate_every: u64,
     /// Rows in a validation, per block size.
@@ -300,9 +311,19 @@ impl Recipe {
     }
 }
 
-/// One line, whatever the parser wrote.
+/// One line in words, whatever the parser wrote.
 fn sentence(message: &str) -> String {
-    message.split_whitespace().collect::<Vec<_>>().join(" ")
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let Some((before, kind)) = line.rsplit_once("expected ") else { return line };
+    let kind = match kind {
+        "u64" | "usize" => "a whole number that is not negative",
+        "f64" => "a number",
+        "a sequence" => "a list",
+        "an array of length 2" => "a list of two",
+        kind if kind.starts_with("struct ") => "a table",
+        kind => kind,
+    };
+    format!("{before}expected {kind}")
 }
 
 fn set(table: &mut toml::Table, setting: &str) -> Result<()> {
@@ -314,6 +335,11 @@ fn set(table: &mut toml::Table, setting: &str) -> Result<()> {
         .filter(|t| t.len() == 1)
         .and_then(|mut t| t.remove("v"))
         .unwrap_or_else(|| toml::Value::String(value.into()));
+    let whole = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
+    if let Some(text) = value.as_str().filter(|text| whole(text.trim())) {
+        let expected = format!("a whole number, at most {}", i64::MAX);
+        return Err(Error::value(format!("--set {key}"), expected, text));
+    }
     let mut place = table;
     let mut keys = key.trim().split('.').peekable();
     while let Some(key) = keys.next() {
@@ -347,13 +373,21 @@ mod tests {
 
     #[test]
     fn an_unknown_key_a_wrong_type_and_broken_toml_are_one_sentence() {
-        let cases: [(String, &[&str], &str); 6] = [
+        let cases: [(String, &[&str], &str); 10] = [
             (SMALL.replace("steps = 3", "stepz = 3"), &[], "line 12: unknown field `stepz`"),
             (SMALL.replace("steps = 3", "steps = 'x'"), &[], "line 12: invalid type"),
             (SMALL.replace("steps = 3", "steps = "), &[], "line 12"),
             (SMALL.replace("hidden = 8\n", ""), &[], "missing field `hidden`"),
             (SMALL.into(), &["train.stepz=3"], "unknown field `stepz`"),
             (SMALL.into(), &["train.steps"], "--set train.steps: expected KEY=VALUE"),
+            (
+                SMALL.into(),
+                &["train.steps=18446744073709551615"],
+                "--set train.steps: expected a whole number, at most 9223",
+            ),
+            (SMALL.into(), &["train.steps=many"], "expected a whole number that is not negative"),
+            (SMALL.into(), &["train=7"], "expected a table"),
+            (SMALL.into(), &["blocks.sizes=4"], "expected a list"),
         ];
         for (text, settings, expected) in cases {
             let message = parse(&text, settings).unwrap_err().to_string();

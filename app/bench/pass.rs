@@ -27,10 +27,10 @@ pub struct PassArgs {
         conflicts_with = "model")]
     format: Vec<Type>,
     /// Rows of a pass: open positions, all asked for; of an autoregressive model stored ids, the last one asked for
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,2,4,8,16,32")]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "1,2,4,8,16,32", value_parser = counts::size)]
     rows: Vec<usize>,
     /// Positions in the cache
-    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "0,256,1024")]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', default_value = "0,256,1024", value_parser = counts::size)]
     depth: Vec<usize>,
     /// Passes that are timed for each row of the table; default: as many as a second holds
     #[arg(long, value_name = "N", value_parser = counts::size)]

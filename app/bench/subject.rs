@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use bd3::arch::{Arch, Llama, Objective, Shape, SizeClip, SpecialIds};
+use bd3::arch::{Arch, Llama, MOST_PARAMETERS, Objective, Shape, SizeClip, SpecialIds};
 use bd3::checkpoint::Checkpoint;
 use bd3::engine::simd::Isa;
 use bd3::engine::{Engine, Options};
@@ -16,7 +16,7 @@ use bd3::rng::Rng;
 use bd3::{Error, Result};
 use clap::Args;
 
-use crate::counts;
+use crate::{counts, model};
 use half::{bf16, f16};
 
 /// Numbers in a head of a random model.
@@ -28,7 +28,7 @@ const LENGTH: usize = 2048;
 /// Which model, and how the engine runs it.
 #[derive(Args, Debug)]
 pub struct SubjectArgs {
-    /// A model folder or a .gguf file; default: random weights
+    /// A model folder, a .gguf file, or `tiny`, the model inside the binary; default: random weights
     pub model: Option<PathBuf>,
     /// Random weights of a Llama shape with heads of 64 numbers and a head of its own: width x layers, width of the feed-forward
     /// branch, vocabulary
@@ -63,9 +63,6 @@ fn isa(name: &str) -> Result<Isa, String> {
     found.ok_or_else(|| format!("expected one of {}, which this machine has", names.join(", ")))
 }
 
-/// Parameters of a random model, at most.
-const MOST_NUMBERS: f64 = (1u64 << 34) as f64;
-
 /// A model, ready to run.
 pub struct Subject {
     /// Its shape or file, as the user wrote it.
@@ -97,7 +94,7 @@ impl SubjectArgs {
     pub fn open(&self, format: Type) -> Result<Subject> {
         let options = Options { threads: self.threads(), exact: self.exact, isa: Some(self.isa()) };
         if let Some(path) = &self.model {
-            let checkpoint = Checkpoint::open(path)?;
+            let checkpoint = model::checkpoint(path)?;
             let (format, engine) = (formats(&checkpoint)?, checkpoint.engine(options)?);
             return Ok(Subject { name: path.display().to_string(), format, exact: self.exact, engine });
         }
@@ -169,10 +166,9 @@ impl Dimensions {
                 return Err(Error::value("--shape", expected, width.to_string()));
             }
         }
-        // More than any model, and few enough for 64-bit sums and a clear refusal of memory.
         let sizes = [hidden, layers, feed_forward, vocab].map(|size| size as f64);
         let numbers = sizes[1] * sizes[0] * (4.0 * sizes[0] + 3.0 * sizes[2]) + 2.0 * sizes[0] * sizes[3];
-        if numbers > MOST_NUMBERS {
+        if numbers > MOST_PARAMETERS as f64 {
             return Err(Error::value("--shape", "a model of at most 2^34 parameters", format!("{numbers:.0}")));
         }
         if vocab < 2 {

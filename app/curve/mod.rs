@@ -21,10 +21,10 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use crate::eval::generated::Reader;
-use crate::eval::texts::{self, SplitName};
+use crate::eval::texts;
 use crate::model::{self, BUILT_IN_NAME, Model};
 use crate::sample::SampleArgs;
-use crate::{args, digest, interrupt, view};
+use crate::{args, counts, digest, interrupt, view};
 
 use measure::{Text, Way};
 use record::Record;
@@ -35,10 +35,10 @@ use record::Record;
 pub struct CurveArgs {
     /// A model folder or a .gguf file; default: the model inside the binary
     model: Option<PathBuf>,
-    /// The model that reads what MODEL writes; default: MODEL itself, at block size 1
+    /// The model that reads what MODEL writes, or `tiny`, the one inside the binary; default: MODEL itself, at block size 1
     #[arg(long, value_name = "MODEL")]
     judge: Option<PathBuf>,
-    /// Text that people wrote, to compare with: a folder made by `bd3 data`, .txt or .jsonl; may be given again
+    /// Text that people wrote, to compare with: a folder made by `bd3 data`, or texts as `bd3 eval` takes them; may be given again
     #[arg(long, value_name = "DATA")]
     data: Vec<PathBuf>,
     /// Where points.jsonl, curve.json, curve.csv and curve.svg go; what a stopped command left there is gone on with
@@ -46,17 +46,17 @@ pub struct CurveArgs {
     out: PathBuf,
 
     /// Block sizes, parted by commas; default: those that the model was trained at, up to 64
-    #[arg(long, value_name = "N,...", value_delimiter = ',', help_heading = "What is compared")]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = counts::some_size, help_heading = "What is compared")]
     block: Vec<usize>,
-    /// Rules, parted by commas; default: all
+    /// Rules, parted by commas, of first-hitting, ancestral, confidence, entropy-bound, factor and threshold; default: all six
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is compared")]
     rule: Vec<String>,
 
     /// Samples of each point
-    #[arg(long, value_name = "N", default_value_t = 16, help_heading = "Samples")]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = counts::samples, help_heading = "Samples")]
     samples: u64,
     /// Their tokens
-    #[arg(short, value_name = "N", default_value_t = 200, help_heading = "Samples")]
+    #[arg(short, value_name = "N", default_value_t = 200, value_parser = counts::some_size, help_heading = "Samples")]
     n: usize,
     /// Everything random follows from it
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Samples")]
@@ -69,7 +69,7 @@ pub struct CurveArgs {
     #[arg(long, help_heading = "Engine")]
     exact: bool,
     /// Threads; default: one for each core
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, help_heading = "Engine")]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = counts::threads, help_heading = "Engine")]
     threads: usize,
 
     /// One JSON object instead of a table
@@ -82,11 +82,6 @@ const LARGEST_UNASKED: usize = 64;
 
 /// Runs the command.
 pub fn run(args: &CurveArgs) -> anyhow::Result<()> {
-    for (name, found) in [("--samples", args.samples), ("-n", args.n as u64)] {
-        if found == 0 {
-            return Err(Error::value(name, "at least 1", "0").into());
-        }
-    }
     let entries = grid::of_rules(&args.rule)?;
     let model = model::open(args.model.as_deref())?;
     let blocks = args.blocks(&model)?;
@@ -133,7 +128,7 @@ pub fn run(args: &CurveArgs) -> anyhow::Result<()> {
 /// # Errors
 /// Flags that are none; a model that has no such curve.
 pub fn length(model: &Model, flags: &[String]) -> Result<usize> {
-    let bare = <Bare as clap::Parser>::try_parse_from(flags).map_err(|error| {
+    let bare = args::parse::<Bare>(flags).map_err(|error| {
         let told = args::in_a_line(&error.to_string());
         Error::value("--curve-flags", "flags of bd3 curve", told.trim_start_matches("error: "))
     })?;
@@ -191,7 +186,7 @@ impl CurveArgs {
         }
         let length = model.checkpoint.arch.length;
         blocks.iter().try_for_each(|&block| Layout::new(length, block).map(|_| ()))?;
-        let shard = Arc::new(texts::shard(&self.data, SplitName::Test, model)?);
+        let shard = Arc::new(texts::shard(&self.data, None, model)?);
         let hash = digest::text(&shard);
         let pieces = texts::pieces(shard.clone(), self.n, self.samples as usize, model)?;
         Ok(Some(Text { rows: texts::rows(shard, Wrap::Stream, length, model)?, pieces, hash }))

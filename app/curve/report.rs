@@ -125,11 +125,12 @@ impl Curve {
         };
         let quality = &text.quality;
         notes.push(format!(
-            "text that people wrote: perplexity {:.2} \u{b1} {:.2}, entropy {:.3}, repetition {:.3}",
+            "text that people wrote: perplexity {:.2}{}, entropy {:.3}, repetition {}",
             quality.judged.perplexity(),
-            quality.perplexity_stderr(),
+            // One piece has no spread.
+            Some(quality.perplexity_stderr()).filter(|e| !e.is_nan()).map_or("".into(), |e| format!(" \u{b1} {e:.2}")),
             quality.entropy,
-            quality.repetition
+            number(quality.repetition, 3)
         ));
         notes
     }
@@ -174,16 +175,14 @@ impl Curve {
                 _ => "",
             };
             let bound = point.bound.map_or("-".into(), |bound| format!("{:.2}", bound.perplexity));
-            let stderr = quality.perplexity_stderr();
-            let stderr = if stderr.is_nan() { "-".into() } else { format!("{stderr:.2}") };
+            let (stderr, repetition) = (number(quality.perplexity_stderr(), 2), number(quality.repetition, 3));
             let _ = writeln!(
                 text,
-                "{:>5}  {:20} {bound:>8} {:>11.2} {stderr:>7} {:>8.3} {:>9.3} {:>12.2} {:>9.0} {:>7.1} ms{mark}",
+                "{:>5}  {:20} {bound:>8} {:>11.2} {stderr:>7} {:>8.3} {repetition:>9} {:>12.2} {:>9.0} {:>7.1} ms{mark}",
                 point.block,
                 point.label,
                 point.perplexity(),
                 quality.entropy,
-                quality.repetition,
                 point.figures.tokens_per_pass().unwrap_or(f64::NAN),
                 point.tokens_per_second,
                 point.first_block * 1e3,
@@ -193,8 +192,13 @@ impl Curve {
     }
 }
 
+/// A number, or that there is none.
+fn number(x: f64, digits: usize) -> String {
+    if x.is_nan() { "-".into() } else { format!("{x:.digits$}") }
+}
+
 /// What of a point stands in the table of values.
-const COLUMNS: [&str; 17] = [
+const COLUMNS: [&str; 19] = [
     "block",
     "rule",
     "bound_perplexity",
@@ -212,6 +216,8 @@ const COLUMNS: [&str; 17] = [
     "front",
     "low_entropy",
     "quality_command",
+    "speed_command",
+    "bound_command",
 ];
 
 fn object(point: &Point) -> Value {
@@ -253,7 +259,7 @@ pub mod tests {
                 tokens_per_second: rate,
                 speed: rate / points[0].1,
                 first_block: 0.01,
-                commands: vec![("quality", "bd3 eval \"x\"".into())],
+                commands: vec![("quality", "bd3 eval \"x\"".into()), ("speed", "bd3 sample".into())],
                 low_entropy: false,
                 front: false,
             }
@@ -292,7 +298,8 @@ pub mod tests {
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!((lines.len(), lines[0].split(',').count()), (2, COLUMNS.len()));
         assert!(
-            lines[1].starts_with("1,\"threshold 0.9\",,") && lines[1].ends_with(",\"bd3 eval \"\"x\"\"\""),
+            lines[1].starts_with("1,\"threshold 0.9\",,")
+                && lines[1].ends_with(",\"bd3 eval \"\"x\"\"\",\"bd3 sample\","),
             "{csv}"
         );
     }

@@ -118,9 +118,6 @@ struct Row {
 pub fn run(args: &EvalArgs, judge: &Path) -> anyhow::Result<()> {
     let writers = writers(args)?;
     let count = args.generate.unwrap_or(SAMPLES);
-    if count == 0 {
-        return Err(Error::value("--generate", "at least 1", "0").into());
-    }
     let model = model::open(Some(&args.model))?;
     let jobs = writers.iter().map(|writer| writer.job(&model)).collect::<Result<Vec<_>>>()?;
     if jobs[0].options.max_new == 0 {
@@ -187,17 +184,17 @@ fn object(row: &Row) -> Value {
 fn line(row: &Row) -> String {
     let Figures { quality, tokens, .. } = &row.figures;
     let or_none = |number: Option<String>| number.unwrap_or("-".into());
-    // One sample has no spread.
-    let stderr = Some(quality.perplexity_stderr()).filter(|stderr| !stderr.is_nan());
+    // One sample has no spread, and one too short for a repetition no share of them.
+    let told = |number: f64, digits| or_none((!number.is_nan()).then(|| format!("{number:.digits$}")));
     format!(
-        "{:8} {:>6} {:>8} {:>11.2} {:>7} {:>8.3} {:>11.3} {tokens:>8} {:>12}\n",
+        "{:8} {:>6} {:>8} {:>11.2} {:>7} {:>8.3} {:>11} {tokens:>8} {:>12}\n",
         row.text,
         or_none(row.block.map(|block| block.to_string())),
         quality.judged.rows.len(),
         quality.judged.perplexity(),
-        or_none(stderr.map(|stderr| format!("{stderr:.2}"))),
+        told(quality.perplexity_stderr(), 2),
         quality.entropy,
-        quality.repetition,
+        told(quality.repetition, 3),
         or_none(row.figures.tokens_per_pass().map(|rate| format!("{rate:.2}"))),
     )
 }

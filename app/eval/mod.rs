@@ -28,13 +28,13 @@ use texts::SplitName;
 pub struct EvalArgs {
     /// A model folder, a .gguf file, or `tiny`, the model inside the binary
     model: PathBuf,
-    /// A folder made by `bd3 data`, or texts: .txt and .jsonl, plain, gzip or zstd
+    /// A folder made by `bd3 data`, or texts: .txt, .text, .md, .jsonl and .ndjson, plain, gzip or zstd
     #[arg(value_name = "DATA", required_unless_present = "judge")]
     data: Vec<PathBuf>,
 
-    /// Which split of a data folder
-    #[arg(long, value_enum, default_value_t = SplitName::Test, help_heading = "Text")]
-    split: SplitName,
+    /// Which split of a data folder; default: test
+    #[arg(long, value_enum, help_heading = "Text")]
+    split: Option<SplitName>,
     /// How documents become rows: stream, documents, starts, official, official-special
     #[arg(long, value_name = "NAME", default_value = "stream", help_heading = "Text")]
     wrap: String,
@@ -43,7 +43,7 @@ pub struct EvalArgs {
     length: Option<usize>,
 
     /// Block sizes, parted by commas; default: the model's own
-    #[arg(long, value_name = "N,...", value_delimiter = ',', help_heading = "Measure")]
+    #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = counts::some_size, help_heading = "Measure")]
     block: Vec<usize>,
     /// How often each row is noised
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = counts::size, help_heading = "Measure")]
@@ -58,7 +58,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "N", value_parser = counts::size, help_heading = "Measure")]
     batch: Option<usize>,
 
-    /// Judge texts that MODEL writes: this model reads them, a masked one at block size 1. DATA, if given, is judged beside them
+    /// Judge texts that MODEL writes: this model (or `tiny`) reads them, a masked one at block size 1. DATA, if given, is judged beside them
     #[arg(
         long,
         value_name = "MODEL",
@@ -67,7 +67,7 @@ pub struct EvalArgs {
     )]
     judge: Option<PathBuf>,
     /// How many samples; default: 16
-    #[arg(long, value_name = "N", requires = "judge", help_heading = "Samples")]
+    #[arg(long, value_name = "N", requires = "judge", value_parser = counts::samples, help_heading = "Samples")]
     generate: Option<u64>,
     /// How they are written: flags of `bd3 sample`
     #[arg(last = true, value_name = "SAMPLE FLAGS", requires = "judge", allow_hyphen_values = true)]

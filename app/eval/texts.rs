@@ -18,7 +18,10 @@ pub enum SplitName {
 }
 
 /// The text as a shard: one that is there, or documents encoded now.
-pub fn shard(data: &[PathBuf], split: SplitName, model: &Model) -> Result<Shard> {
+///
+/// # Errors
+/// A split asked for where there are none, or not that one; another tokenizer's folder; a text that can't be read.
+pub fn shard(data: &[PathBuf], split: Option<SplitName>, model: &Model) -> Result<Shard> {
     let tokenizer = &model.tokenizer;
     let folder = data.iter().find(|path| path.join("tokenizer.json").is_file());
     if let Some(path) = folder {
@@ -30,15 +33,25 @@ pub fn shard(data: &[PathBuf], split: SplitName, model: &Model) -> Result<Shard>
             let expected = format!("the tokenizer of {}", model.name);
             return Err(Error::file(path.join("tokenizer.json"), expected, "another one"));
         }
-        return folder.shard(match split {
-            SplitName::Train => Split::Train,
-            SplitName::Valid => Split::Valid,
-            SplitName::Test => Split::Test,
-        });
+        let split = match split {
+            Some(SplitName::Train) => Split::Train,
+            Some(SplitName::Valid) => Split::Valid,
+            Some(SplitName::Test) | None => Split::Test,
+        };
+        let splits = folder.splits();
+        if !splits.is_empty() && !splits.contains(&split) {
+            let names: Vec<&str> = splits.into_iter().map(Split::name).collect();
+            let expected = format!("{}, as {} has", names.join(" or "), path.display());
+            return Err(Error::value("--split", expected, split.name()));
+        }
+        return folder.shard(split);
+    }
+    if split.is_some() {
+        return Err(Error::value("--split", "a folder made by `bd3 data`, which has splits", "a text"));
     }
     let texts = Texts::new(data, "text", None)?;
-    for path in texts.ignored() {
-        note!("note: {} is no .txt or .jsonl file and is left out", path.display());
+    for (path, why) in texts.ignored() {
+        note!("note: {} {why} and is left out", path.display());
     }
     let mut documents = Vec::new();
     for document in texts.documents() {
@@ -54,6 +67,9 @@ pub fn shard(data: &[PathBuf], split: SplitName, model: &Model) -> Result<Shard>
 /// Rows of a text, at least one of them.
 pub fn rows(shard: Arc<Shard>, wrap: Wrap, length: usize, model: &Model) -> Result<Packing> {
     let text = Packing::new(shard, wrap, length, model.tokenizer.special())?;
+    if text.shard().is_empty() {
+        return Err(Error::value("DATA", "a text", "none: there is no token in it"));
+    }
     if text.rows() == 0 {
         let expected = format!("a text that fills a row of {length} tokens (--length makes rows shorter)");
         return Err(Error::value("DATA", expected, format!("{} tokens", text.shard().len())));

@@ -26,7 +26,7 @@ mod wire;
 mod wish;
 mod worker;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,6 +38,7 @@ use bd3::sample::SampleOptions;
 use bd3::tokenizer::chat::ChatTemplate;
 use bd3::{Error, Result};
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 
 use crate::model::{self, Model};
 use crate::{counts, interrupt, view};
@@ -57,13 +58,13 @@ pub struct ServeArgs {
     model: Option<PathBuf>,
 
     /// Listen on this address; one that others can reach needs --api-key or --no-key
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", help_heading = "Network")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1", value_parser = address, help_heading = "Network")]
     host: IpAddr,
     /// Listen on this port; 0: any free one
     #[arg(long, value_name = "N", default_value_t = 8333, help_heading = "Network")]
     port: u16,
     /// Clients must send this key (`Authorization: Bearer KEY`); better set as BD3_API_KEY, which no list of processes shows
-    #[arg(long, value_name = "KEY", help_heading = "Network")]
+    #[arg(long, value_name = "KEY", value_parser = NonEmptyStringValueParser::new(), help_heading = "Network")]
     api_key: Option<String>,
     /// Whoever can reach the address may use the model without a key
     #[arg(long, conflicts_with = "api_key", help_heading = "Network")]
@@ -72,22 +73,22 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ORIGIN", help_heading = "Network")]
     cors: Vec<String>,
     /// Size of a request in kilobytes, at most
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = counts::size, help_heading = "Limits")]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = counts::some_size, help_heading = "Limits")]
     body_kb: usize,
     /// Texts written side by side, at most; a request with `n: 3` is three
-    #[arg(long, value_name = "N", default_value_t = 16, value_parser = counts::size, help_heading = "Limits")]
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = counts::some_size, help_heading = "Limits")]
     lanes: usize,
     /// Texts that may wait for their turn; a request beyond is answered with 429
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = counts::size, help_heading = "Limits")]
     queue: usize,
     /// Memory for keys and values in megabytes, at most: of texts under way, and of prompts kept for the next request
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = counts::size, help_heading = "Limits")]
+    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = counts::some_size, help_heading = "Limits")]
     cache_mb: usize,
     /// New tokens of a text, at most
-    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = counts::size, help_heading = "Limits")]
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = counts::some_size, help_heading = "Limits")]
     max_tokens: usize,
     /// Time of a request in seconds, at most; a text that takes longer ends there
-    #[arg(long, value_name = "S", default_value_t = 300, help_heading = "Limits")]
+    #[arg(long, value_name = "S", default_value_t = 300, value_parser = counts::some, help_heading = "Limits")]
     time_limit: u64,
 
     /// Folder of the curve that the page shows and measures, as of `bd3 curve --out`
@@ -104,7 +105,7 @@ pub struct ServeArgs {
     )]
     curve_flags: String,
     /// The name of the model in the API; default: that of its folder or file
-    #[arg(long, value_name = "NAME", help_heading = "Model")]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new(), help_heading = "Model")]
     alias: Option<String>,
     /// f32 throughout: no quantised activations, no half-precision cache
     #[arg(long, help_heading = "Model")]
@@ -112,6 +113,11 @@ pub struct ServeArgs {
     /// Threads; default: one for each core
     #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, value_parser = counts::threads, help_heading = "Model")]
     threads: usize,
+}
+
+fn address(text: &str) -> std::result::Result<IpAddr, String> {
+    let none = || "expected an address, such as 127.0.0.1, or localhost".to_string();
+    if text == "localhost" { Ok(Ipv4Addr::LOCALHOST.into()) } else { text.parse().map_err(|_| none()) }
 }
 
 /// Open the web page of `bd3 serve` in the browser, served on a free port

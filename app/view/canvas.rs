@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use bd3::event::{Event, Sink};
 
-use super::cells::{Cell, Ink, Speller, fit, shown, width, wrap};
+use super::cells::{Cell, Ink, Speller, shown, width, wrap};
 use super::look::{inked, paint};
-use super::words::{figures, lay, reason};
+use super::words::{figures, fit_parts, fit_reason, lay, reason};
 use super::{Inks, Page, Show, Slot, Spell};
 
 /// Every pass is shown for one frame of a screen. A model that is faster than that waits: on a canvas it is watched.
@@ -165,12 +165,12 @@ impl<'a, W: Write> Canvas<'a, W> {
         let figures = figures(&self.page, busy.as_secs_f64());
         // Three columns are left for the `^C` that a terminal echoes.
         let columns = columns.saturating_sub(3);
-        let lines = match reason(&self.page, self.spell) {
-            None => vec![figures],
+        let fitted = fit_parts(&figures, columns).to_string();
+        match reason(&self.page, self.spell) {
+            None => vec![fitted],
             Some(reason) if width(&figures) + 3 + width(&reason) <= columns => vec![format!("{figures} · {reason}")],
-            Some(reason) => vec![figures, reason],
-        };
-        lines.iter().map(|line| fit(line, columns)).collect()
+            Some(reason) => vec![fitted, fit_reason(&reason, columns)],
+        }
     }
 
     fn show(&mut self, event: &Event) -> io::Result<()> {

@@ -6,9 +6,9 @@ use ratatui::layout::{Constraint, Direction, Layout, Rect};
 use ratatui::text::Line;
 use ratatui::widgets::{Block, Paragraph};
 
-use super::cells::{Ink, Speller, fit};
+use super::cells::{Ink, Speller};
 use super::screen::lines;
-use super::words::lay;
+use super::words::{fit_parts, lay};
 use super::{Inks, Page, Spell};
 
 /// From so many columns on, lanes stand beside each other.
@@ -46,7 +46,7 @@ fn draw_lane(frame: &mut Frame, area: Rect, lane: &LaneView, (spell, inks): (Spe
     speller.give_up(&mut cells);
     let size = (usize::from(text.width), usize::from(text.height));
     frame.render_widget(Paragraph::new(lines(&cells, inks, size)), text);
-    frame.render_widget(Line::styled(fit(&figures(lane), size.0), dim), foot);
+    frame.render_widget(Line::styled(fit_parts(&figures(lane), size.0).to_string(), dim), foot);
 }
 
 fn title(lane: &LaneView) -> String {

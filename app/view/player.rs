@@ -10,7 +10,7 @@ use ratatui::widgets::Paragraph;
 
 use super::cells::{Ink, Speller, fit};
 use super::screen::{Key, lines};
-use super::words::{figures, lay, reason};
+use super::words::{figures, fit_parts, fit_reason, lay, reason};
 use super::{Inks, Page};
 
 const FASTEST: f64 = 64.0;
@@ -114,14 +114,15 @@ impl<'a> Player<'a> {
         speller.give_up(&mut cells);
         let size = (usize::from(areas[0].width), usize::from(areas[0].height));
         frame.render_widget(Paragraph::new(lines(&cells, inks, size)), areas[0]);
+        let parts = |line: &str| fit_parts(line, size.0).to_string();
         let foot = [
-            figures(&self.page, self.clock / 1000.0),
-            reason(&self.page, &spell).unwrap_or_default(),
-            self.place(),
-            KEYS.to_string(),
+            parts(&figures(&self.page, self.clock / 1000.0)),
+            fit_reason(&reason(&self.page, &spell).unwrap_or_default(), size.0),
+            parts(&self.place()),
+            fit(KEYS, size.0),
         ];
         let dim = inks.look(Ink::Given).style();
-        let foot: Vec<Line> = foot.iter().map(|line| Line::styled(fit(line, size.0), dim)).collect();
+        let foot: Vec<Line> = foot.into_iter().map(|line| Line::styled(line, dim)).collect();
         frame.render_widget(Paragraph::new(foot), areas[1]);
     }
 

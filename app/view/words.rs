@@ -2,7 +2,7 @@
 
 use bd3::event::{Edit, EditKind, Why};
 
-use super::cells::{Cell, Ink, Speller};
+use super::cells::{Cell, Ink, Speller, fit, width};
 use super::page::{Change, Page, Slot};
 use super::plain::lossy;
 use super::{Inks, Spell};
@@ -32,6 +32,21 @@ fn aside(bytes: &[u8], ink: Ink, cells: &mut Vec<Cell>) {
     for cell in cells[from..].iter_mut().filter(|cell| cell.ch == '\n') {
         (cell.ch, cell.width) = ('⏎', 1);
     }
+}
+
+/// What stands between the parts of a line.
+const BETWEEN: &str = " · ";
+
+/// As many whole parts of a line, from its first on, as fit into so many columns: a number that is cut is another number.
+pub fn fit_parts(line: &str, columns: usize) -> &str {
+    let ends = line.match_indices(BETWEEN).map(|(at, _)| at).chain([line.len()]);
+    ends.map(|end| &line[..end]).take_while(|part| width(part) <= columns).last().unwrap_or_default()
+}
+
+/// A reason in so many columns: where there is no room for its numbers, without them.
+pub fn fit_reason(reason: &str, columns: usize) -> String {
+    let words = reason.rsplit_once(" (").map_or(reason, |(words, _)| words);
+    fit(if width(reason) <= columns { reason } else { words }, columns)
 }
 
 /// Block, pass, tokens per pass and per second.
@@ -111,6 +126,16 @@ mod tests {
         let slots = [Slot::Struck(1), Slot::Drawn { id: 3, prob: 1.0 }, Slot::Fading(2), Slot::Inserted, Slot::Mask];
         assert_eq!(laid(&slots, Inks::Colours), " cat⏎w3░⊞▢");
         assert_eq!(laid(&slots, Inks::None), "w3⊞▢");
+    }
+
+    #[test]
+    fn a_narrow_line_loses_whole_parts() {
+        let line = "block 6 · pass 23 · 1.45 tokens/pass · 572 tokens/s";
+        let fitted = [51, 50, 36, 20, 17, 16, 7, 6].map(|columns| fit_parts(line, columns));
+        let [all, three, two, one] = [line, &line[..line.len() - 16], "block 6 · pass 23", "block 6"];
+        assert_eq!(fitted, [all, three, three, two, two, one, one, ""]);
+        assert_eq!(fit_reason("re-masked \"w5\": better (.12)", 28), "re-masked \"w5\": better (.12)");
+        assert_eq!(fit_reason("re-masked \"w5\": better (.12)", 27), "re-masked \"w5\": better");
     }
 
     #[test]

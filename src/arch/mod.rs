@@ -293,6 +293,9 @@ fn in_range(name: &str, key: &str, value: usize, most: usize) -> Result<()> {
     }
 }
 
+/// Parameters of a model that is made here, at most: more than any that a CPU trains, and few enough for 64-bit sums and a clear
+/// refusal of memory.
+pub const MOST_PARAMETERS: u64 = 1 << 34;
 /// No table and no map has more rows or columns.
 const MOST_WIDE: usize = 1 << 24;
 /// Width of the sinusoidal embedding of the noise level.

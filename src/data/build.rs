@@ -216,7 +216,8 @@ impl Temporary {
         let path = parent.join(format!(".{}.{}.tmp", name.to_string_lossy(), std::process::id()));
         let missing = parent.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists());
         let temporary = Self { parents: missing.map(Path::to_path_buf).collect(), path };
-        std::fs::create_dir_all(&temporary.path).map_err(|e| Error::io(&temporary.path, e))?;
+        // The name of what would be there for a moment only tells nobody anything.
+        std::fs::create_dir_all(&temporary.path).map_err(|e| Error::io(out, e))?;
         Ok(temporary)
     }
 
@@ -264,12 +265,26 @@ impl Folder {
         &self.tokenizer
     }
 
+    /// The splits that it has; a split without a share has no shard.
+    pub fn splits(&self) -> Vec<Split> {
+        Split::ALL.into_iter().filter(|&split| self.file(split).exists()).collect()
+    }
+
+    fn file(&self, split: Split) -> PathBuf {
+        self.path.join(split.name()).with_extension("bin")
+    }
+
     /// One of its shards, checked to be of its tokenizer.
     ///
     /// # Errors
     /// A shard that is missing, damaged, or made with another tokenizer.
     pub fn shard(&self, split: Split) -> Result<Shard> {
-        let shard = Shard::open(self.path.join(split.name()).with_extension("bin"))?;
+        let splits = self.splits();
+        if !splits.is_empty() && !splits.contains(&split) {
+            let found = splits.iter().map(|split| split.name()).collect::<Vec<_>>().join(" and ");
+            return Err(Error::file(&self.path, format!("a split `{}`", split.name()), format!("only {found}")));
+        }
+        let shard = Shard::open(self.file(split))?;
         let (header, tokenizer) = (shard.header(), &self.tokenizer);
         if header.tokenizer != tokenizer.hash() {
             let expected = format!("{} as the hash of the tokenizer.json beside it", tokenizer.hash());

@@ -2,6 +2,7 @@
 //! line), plain, gzip or zstd by content. Documents come one at a time: memory holds the current one and no more. It knows
 //! neither tokenizers nor shards.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -22,6 +23,8 @@ const TEXT_ENDINGS: [&str; 3] = ["txt", "text", "md"];
 const LINES_ENDINGS: [&str; 2] = ["jsonl", "ndjson"];
 const EXPECTED_NAME: &str = "a name that ends in .txt, .text, .md, .jsonl or .ndjson (then perhaps .gz, .zst)";
 
+const THERE_BEFORE: &str = "is a folder that was read already";
+
 /// The form that a name promises; a compression ending is looked through.
 fn form(path: &Path) -> Option<Form> {
     let name = path.file_name()?.to_str()?.to_ascii_lowercase();
@@ -38,13 +41,16 @@ fn form(path: &Path) -> Option<Form> {
 #[derive(Clone, Debug)]
 pub struct Texts {
     files: Vec<(PathBuf, Form)>,
-    ignored: Vec<PathBuf>,
+    ignored: Vec<(PathBuf, &'static str)>,
+    /// Folders seen, links followed: each is read once.
+    seen: BTreeSet<PathBuf>,
     field: String,
     separator: Option<String>,
 }
 
 impl Texts {
-    /// Files as given, folders replaced by the text files in them (recursively, by name in order).
+    /// Files as given, folders replaced by the text files in them (recursively, by name in order; each folder once, however many links
+    /// lead to it, and none of the names in it that begin with a dot).
     /// `field` is the key of a `.jsonl` object that holds the text; `separator` cuts `.txt` files into documents
     /// (`"\n\n"`, `"<|endoftext|>"`), without it each file is one document.
     ///
@@ -58,13 +64,15 @@ impl Texts {
             return Err(Error::value("separator", "at least one character", "an empty text"));
         }
         let (field, separator) = (field.to_string(), separator.map(str::to_string));
-        let mut texts = Self { files: Vec::new(), ignored: Vec::new(), field, separator };
+        let (files, ignored, seen) = (Vec::new(), Vec::new(), BTreeSet::new());
+        let mut texts = Self { files, ignored, seen, field, separator };
         for path in paths {
             let meta = std::fs::metadata(path).map_err(|e| Error::io(path, e))?;
             if meta.is_dir() {
                 let before = texts.files.len();
                 texts.walk(path)?;
-                if texts.files.len() == before {
+                let there_before = texts.ignored.last().is_some_and(|(last, why)| last == path && *why == THERE_BEFORE);
+                if texts.files.len() == before && !there_before {
                     return Err(Error::file(path, "a folder with text files in it", "none"));
                 }
             } else {
@@ -76,17 +84,24 @@ impl Texts {
     }
 
     fn walk(&mut self, dir: &Path) -> Result<()> {
+        if !self.seen.insert(dir.canonicalize().map_err(|e| Error::io(dir, e))?) {
+            self.ignored.push((dir.into(), THERE_BEFORE));
+            return Ok(());
+        }
         let entries: std::io::Result<Vec<_>> =
             std::fs::read_dir(dir).and_then(|dir| dir.map(|entry| entry.map(|e| e.path())).collect());
         let mut entries = entries.map_err(|e| Error::io(dir, e))?;
         entries.sort();
         for path in entries {
-            if path.is_dir() {
+            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            if hidden {
+                self.ignored.push((path, "is hidden"));
+            } else if path.is_dir() {
                 self.walk(&path)?;
             } else if let Some(form) = form(&path) {
                 self.files.push((path, form));
             } else {
-                self.ignored.push(path);
+                self.ignored.push((path, "is no .txt, .text, .md, .jsonl or .ndjson file"));
             }
         }
         Ok(())
@@ -97,9 +112,20 @@ impl Texts {
         self.files.iter().map(|(path, _)| path.as_path())
     }
 
-    /// Files of the folders given that are no text by their names. A caller says so.
-    pub fn ignored(&self) -> &[PathBuf] {
+    /// What of the folders given is left out, and why: it is no text by its name, it is hidden, it is a folder that was there before.
+    /// A caller says so.
+    pub fn ignored(&self) -> &[(PathBuf, &'static str)] {
         &self.ignored
+    }
+
+    /// True where a file is cut at the separator.
+    pub fn has_plain(&self) -> bool {
+        self.files.iter().any(|(_, form)| *form == Form::Text)
+    }
+
+    /// True where a file has lines with a field.
+    pub fn has_lines(&self) -> bool {
+        self.files.iter().any(|(_, form)| *form == Form::Lines)
     }
 
     /// All documents of all files, in order. Documents that hold nothing but white space come too: whoever leaves them
@@ -183,11 +209,19 @@ fn unpacked(path: &Path) -> std::io::Result<Box<dyn BufRead>> {
     }
 }
 
+/// What reading failed with: the operating system, or what unpacks.
+fn failed(path: &Path, error: std::io::Error) -> Error {
+    match error.raw_os_error() {
+        Some(_) => Error::io(path, error),
+        None => Error::file(path, "whole gzip or zstd data", format!("what can't be unpacked ({error})")),
+    }
+}
+
 impl Cutter {
     fn open(path: &Path, cut: Cut) -> Result<Self> {
-        let mut input = unpacked(path).map_err(|e| Error::io(path, e))?;
+        let mut input = unpacked(path).map_err(|e| failed(path, e))?;
         // A byte-order mark says that the text is UTF-8, and is no part of it.
-        let mark = input.fill_buf().map_err(|e| Error::io(path, e))?.starts_with(b"\xef\xbb\xbf");
+        let mark = input.fill_buf().map_err(|e| failed(path, e))?.starts_with(b"\xef\xbb\xbf");
         let offset = if mark { 3 } else { 0 };
         input.consume(offset);
         let offset = offset as u64;
@@ -227,7 +261,7 @@ impl Cutter {
             }
             let before = self.buffer.len();
             let more = self.input.by_ref().take(1 << 16).read_to_end(&mut self.buffer);
-            more.map_err(|e| Error::io(&self.path, e))?;
+            more.map_err(|e| failed(&self.path, e))?;
             self.done = self.buffer.len() == before;
         }
     }
@@ -236,7 +270,7 @@ impl Cutter {
     fn next_line(&mut self, field: &str) -> Result<Option<String>> {
         loop {
             let mut line = Vec::new();
-            if self.input.read_until(b'\n', &mut line).map_err(|e| Error::io(&self.path, e))? == 0 {
+            if self.input.read_until(b'\n', &mut line).map_err(|e| failed(&self.path, e))? == 0 {
                 return Ok(None);
             }
             self.line += 1;

@@ -197,7 +197,8 @@ pub fn entropy(ids: &[u32]) -> f64 {
     let mut counts: Vec<u32> = counts.into_values().collect();
     counts.sort_unstable();
     let share = |count: u32| f64::from(count) / ids.len() as f64;
-    counts.into_iter().map(|count| -share(count) * share(count).ln()).sum()
+    // A sum of -0 is told as 0.
+    counts.into_iter().map(|count| -share(count) * share(count).ln()).sum::<f64>() + 0.0
 }
 
 /// The share of `n`-grams that were there before (Welleck et al. 2020, seq-rep-n); `None` where there is no `n`-gram.

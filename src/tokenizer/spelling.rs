@@ -6,6 +6,17 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 use super::bpe::Inner;
+use super::{Kind, Tokenizer};
+
+impl Tokenizer {
+    /// True for a token beside the vocabulary, as special tokens are; an ordinary one ends no text.
+    pub fn is_added(&self, id: u32) -> bool {
+        match &self.kind {
+            Kind::Bytes => u8::try_from(id).is_err(),
+            Kind::Model { inner, .. } => inner.get_added_vocabulary().get_added_tokens_decoder().contains_key(&id),
+        }
+    }
+}
 
 /// A vocabulary's way to write tokens down.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ pub mod clips;
 pub mod init;
 pub mod log;
 pub mod optim;
+pub mod place;
 pub mod plan;
 pub mod state;
 
@@ -59,6 +60,17 @@ pub enum Ending {
     Stopped(u64),
 }
 
+/// A model whose weights a run starts from.
+#[derive(Clone, Copy)]
+pub struct Init<'a> {
+    /// Its name in errors: a folder, for one that has files.
+    pub path: &'a Path,
+    /// Its description and tensors.
+    pub checkpoint: &'a Checkpoint,
+    /// Its tokenizer.
+    pub tokenizer: &'a Tokenizer,
+}
+
 /// A run at work.
 pub struct Run {
     plan: Plan,
@@ -78,25 +90,21 @@ impl Run {
     /// Starts a run in `dir`, or resumes the one whose state is there. `init` gives the weights of a fresh run.
     ///
     /// # Errors
-    /// Another run at work in `dir`, a state of another recipe (only keys under `train` may change), or weights of `init` that are
-    /// of another shape, objective or tokenizer.
-    pub fn open(mut plan: Plan, dir: &Path, device: &Device, init: Option<&Path>) -> Result<Self> {
+    /// A `dir` that [`place::check`] refuses, another run at work in it, or weights of `init` that are of another shape, objective or
+    /// tokenizer.
+    pub fn open(mut plan: Plan, dir: &Path, device: &Device, init: Option<Init>) -> Result<Self> {
         let rng = Rng::new(plan.recipe.seed);
         let device = device.clone().autodiff();
+        place::check(dir, &plan.recipe)?;
         let lock = lock(dir)?;
         let mut sizes = plan.sizes.clone();
         let resumed = state::path(dir).exists();
         if let (true, Some(init)) = (resumed, init) {
             let expected = "no weights to start from, since the run has its own";
-            return Err(Error::value("--init", expected, init.display().to_string()));
-        }
-        // State is written before the model, so that a model without one is no leftover of a crash.
-        if !resumed && dir.join("model").exists() {
-            return Err(Error::file(state::path(dir), "the state of the run whose model is beside it", "no such file"));
+            return Err(Error::value("--init", expected, init.path.display().to_string()));
         }
         let (model, optimizer, step, tokens) = if resumed {
             let (model, optimizer, progress) = state::load(dir, &plan.arch, &device)?;
-            state::check_recipe(dir, &progress.recipe, &plan.recipe)?;
             plan.reader.seek(&progress.cursor)?;
             for size in &mut sizes {
                 if let Some((_, beta, omega)) = progress.clips.iter().find(|(known, _, _)| *known == size.size) {
@@ -107,7 +115,7 @@ impl Run {
         } else {
             let mut model = match init {
                 None => init::fresh(&plan.arch, &device, &rng)?,
-                Some(path) => initial(&plan, path, &device)?,
+                Some(init) => initial(&plan, init, &device)?,
             };
             model.require_grad();
             let optimizer = Optimizer::new(&model);
@@ -122,6 +130,11 @@ impl Run {
             run.save_model()?;
         }
         Ok(run)
+    }
+
+    /// Optimiser steps done so far.
+    pub fn step(&self) -> u64 {
+        self.step
     }
 
     /// Trains to the end of the recipe, or until the observer asks to stop.
@@ -300,11 +313,14 @@ impl Run {
 }
 
 /// The weights of another model in this recipe's network.
-fn initial(plan: &Plan, path: &Path, device: &Device) -> Result<Dit> {
-    let checkpoint = Checkpoint::open(path)?;
+fn initial(plan: &Plan, Init { path, checkpoint, tokenizer }: Init, device: &Device) -> Result<Dit> {
     let theirs = &checkpoint.arch;
+    if theirs.objective != plan.arch.objective {
+        let [ours, found] = [plan.arch.objective, theirs.objective].map(Objective::name);
+        let expected = format!("a model of the recipe's model.objective `{ours}`");
+        return Err(Error::file(path.join("config.json"), expected, format!("one of objective `{found}`")));
+    }
     for (key, ours, found) in [
-        ("objective", format!("{:?}", plan.arch.objective), format!("{:?}", theirs.objective)),
         ("n_heads", plan.arch.heads.to_string(), theirs.heads.to_string()),
         ("n_blocks", plan.arch.layers.to_string(), theirs.layers.to_string()),
         ("mask id", plan.arch.mask.to_string(), theirs.mask.to_string()),
@@ -313,7 +329,6 @@ fn initial(plan: &Plan, path: &Path, device: &Device) -> Result<Dit> {
             return Err(Error::key(path.join("config.json"), key, format!("{ours}, as in the recipe"), found));
         }
     }
-    let tokenizer = Tokenizer::load(path)?;
     if tokenizer.hash() != plan.tokenizer.hash() {
         let expected = "the tokenizer that the data was made with";
         return Err(Error::file(path.join("tokenizer.json"), expected, "another one"));

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::arch::{Arch, Dit, Objective, Shape, SizeClip, SpecialIds};
+use crate::arch::{Arch, Dit, MOST_PARAMETERS, Objective, Shape, SizeClip, SpecialIds};
 use crate::block::Layout;
 use crate::data::build::{build, train_tokenizer};
 use crate::data::{self, Folder, Packing, Reader, Shares, Split, Tail, Wrap, toy};
@@ -14,6 +14,13 @@ use crate::noise::{Clip, Grid, Schedule, candidates};
 use crate::recipe::{self, Optimizer, Recipe};
 use crate::rng::Rng;
 use crate::tokenizer::Tokenizer;
+
+use super::place;
+
+/// Tokens of a micro-batch, at most: eight times those of a whole step of the paper's.
+const MOST_TOKENS: usize = 1 << 22;
+/// Toy stories, at most.
+const MOST_STORIES: usize = 100_000_000;
 
 /// One block size of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -42,14 +49,14 @@ pub struct Plan {
     pub reader: Reader,
     /// Weights of the sources at the start and at the end.
     pub weights: Vec<[f64; 2]>,
-    /// Rows to validate on, by source.
+    /// Rows to validate on, by source; none where nothing asks for them and a source has none.
     pub valid: Vec<Packing>,
     /// Ids that a corrupted token may become.
     pub ordinary: Vec<u32>,
 }
 
 impl Plan {
-    /// Checks a recipe and opens its data. Toy stories are written into `dir` unless they are there.
+    /// Checks a recipe and the folder of its run, and opens its data. Toy stories are written into `dir` unless they are there.
     pub fn open(name: &Path, recipe: Recipe, dir: &Path) -> Result<Self> {
         let at = |key: &str, expected: &str, found: String| Error::key(name, key, expected, found);
         check_numbers(&recipe, &at)?;
@@ -61,6 +68,7 @@ impl Plan {
         let wraps = wraps(&recipe, &at)?;
         // The shape is checked before any data is made; a vocabulary of bytes stands in for the one to come.
         arch(&recipe, &sizes, &Tokenizer::bytes(), name)?;
+        place::check(dir, &recipe)?;
         let folders = folders(&recipe, name, dir)?;
         let tokenizer = folders[0].tokenizer().clone();
         for (folder, source) in folders.iter().zip(&recipe.data.sources).skip(1) {
@@ -77,11 +85,19 @@ impl Plan {
         let weights = weights(&recipe);
         let mut sources = Vec::new();
         let mut valid = Vec::new();
+        let all_have = folders.iter().all(|folder| folder.splits().contains(&Split::Valid));
+        let validated = all_have || recipe.train.validate_every > 0;
+        if let (true, Some(without)) = (validated, folders.iter().position(|f| !f.splits().contains(&Split::Valid))) {
+            let expected = format!("0, as {} has no split `valid`", recipe.data.sources[without].path.display());
+            return Err(at("train.validate_every", &expected, recipe.train.validate_every.to_string()));
+        }
         for ((folder, weight), wrap) in folders.iter().zip(&weights).zip(wraps) {
             sources.push(data::Source { packing: packing(folder, Split::Train, wrap)?, weight: weight[0] });
             // What is measured holds every token once.
             let wrap = if wrap == Wrap::Starts { Wrap::Stream } else { wrap };
-            valid.push(packing(folder, Split::Valid, wrap)?);
+            if validated {
+                valid.push(packing(folder, Split::Valid, wrap)?);
+            }
         }
         let reader = Reader::new(sources, &Rng::new(recipe.seed), Tail::Drop)?;
         let special = tokenizer.special();
@@ -123,6 +139,7 @@ fn check_numbers(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> 
             ));
         }
     }
+    check_most(recipe, at)?;
     let shares = [
         ("corrupt.share", corrupt.share),
         ("corrupt.rows", corrupt.rows),
@@ -154,6 +171,22 @@ fn check_numbers(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> 
     }
     if train.betas.iter().any(|b| !(0.0..1.0).contains(b)) {
         return Err(at("train.betas", "two numbers from 0 to below 1", format!("{:?}", train.betas)));
+    }
+    Ok(())
+}
+
+/// Refuses what would only fill the memory or the disk.
+fn check_most(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<()> {
+    let Recipe { train, data, model, .. } = recipe;
+    for (key, value, most, of) in [
+        ("model.length", model.length, MOST_TOKENS, "tokens"),
+        ("train.batch", train.batch, MOST_TOKENS / model.length, "rows of this length (train.accumulate takes more)"),
+        ("train.accumulate", train.accumulate, MOST_TOKENS, "micro-batches"),
+        ("data.toy", data.toy.unwrap_or_default(), MOST_STORIES, "stories"),
+    ] {
+        if value > most {
+            return Err(at(key, &format!("at most {most} {of}"), value.to_string()));
+        }
     }
     Ok(())
 }
@@ -262,8 +295,30 @@ fn arch(recipe: &Recipe, sizes: &[SizePlan], tokenizer: &Tokenizer, name: &Path)
         visible_loss: recipe.corrupt.rows * recipe.corrupt.share * recipe.corrupt.weight > 0.0,
         shape: Shape::Dit(Dit { cond, dropout: recipe.model.dropout }),
     };
-    arch.check(&name.display().to_string())?;
+    arch.check("").map_err(|error| named(name, error))?;
+    let numbers: f64 = arch.tensors().iter().map(|(_, shape)| shape.iter().map(|&n| n as f64).product::<f64>()).sum();
+    if numbers > MOST_PARAMETERS as f64 {
+        let expected = "a shape (hidden, layers, cond) of at most 2^34 parameters";
+        return Err(Error::key(name, "model", expected, format!("{numbers:.0}")));
+    }
     Ok(arch)
+}
+
+/// What is wrong with a shape, by the recipe's keys.
+fn named(recipe: &Path, error: Error) -> Error {
+    let Error::Value { name, expected, found } = error else { return error };
+    let key = match name.trim_start_matches(": ") {
+        "width" => "model.hidden",
+        "number of layers" => "model.layers",
+        "number of heads" => "model.heads",
+        "width of the conditioning vector" => "model.cond",
+        "dropout" => "model.dropout",
+        "length" => "model.length",
+        "block size" => "blocks.sizes",
+        "vocabulary size" | "data.tokenizer" => "data.tokenizer",
+        other => other,
+    };
+    Error::key(recipe, key, expected, found)
 }
 
 fn weights(recipe: &Recipe) -> Vec<[f64; 2]> {
@@ -287,8 +342,8 @@ fn folders(recipe: &Recipe, name: &Path, dir: &Path) -> Result<Vec<Folder>> {
         (None, sources, None) => sources.iter().map(|s| Folder::open(&s.path)).collect(),
         (Some(stories), [], Some(tokenizer)) => {
             // Named by its settings, so that a changed recipe never finds another one's stories.
-            let name = format!("toy-{stories}-{}-seed-{}", tokenizer.replace(':', "-"), recipe.seed);
-            Ok(vec![toy_folder(recipe.seed, stories, tokenizer, &dir.join(name))?])
+            let dir = dir.join(format!("toy-{stories}-{}-seed-{}", tokenizer.replace(':', "-"), recipe.seed));
+            Ok(vec![toy_folder(recipe.seed, stories, tokenizer, &dir).map_err(|error| named(name, error))?])
         }
     }
 }

@@ -66,13 +66,21 @@ pub fn save(dir: &Path, model: &Dit, optimizer: &Optimizer, progress: &Progress)
     })
 }
 
+/// The numbers of a run's state, without its tensors.
+pub fn progress(dir: &Path) -> Result<Progress> {
+    numbers(dir, &Tensors::open(&path(dir))?)
+}
+
+fn numbers(dir: &Path, tensors: &Tensors) -> Result<Progress> {
+    let path = path(dir);
+    let text = tensors.metadata().get(KEY).ok_or_else(|| Error::key(&path, KEY, "the run's numbers", "no such key"))?;
+    serde_json::from_str(text).map_err(|e| Error::key(&path, KEY, "the run's numbers", e.to_string()))
+}
+
 /// Reads the state of a run: the network with its gradients on, the optimiser, and the numbers.
 pub fn load(dir: &Path, arch: &Arch, device: &Device) -> Result<(Dit, Optimizer, Progress)> {
-    let path = path(dir);
-    let tensors = Tensors::open(&path)?;
-    let text = tensors.metadata().get(KEY).ok_or_else(|| Error::key(&path, KEY, "the run's numbers", "no such key"))?;
-    let progress: Progress =
-        serde_json::from_str(text).map_err(|e| Error::key(&path, KEY, "the run's numbers", e.to_string()))?;
+    let tensors = Tensors::open(&path(dir))?;
+    let progress = numbers(dir, &tensors)?;
     let read = |kind: &str, name: &str, shape: &[usize]| {
         let dims = [if shape.len() == 1 { 1 } else { shape[0] }, shape[shape.len() - 1]];
         Ok::<_, Error>((tensors.f32(&format!("{kind}.{name}"), &dims)?, dims))

@@ -9,7 +9,7 @@ use bd3::format::quant::quantise;
 use bd3::format::{Header, Type, safetensors};
 use bd3::rng::Rng;
 use bd3::tokenizer::{self, Tokenizer};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{json, out, refused, run};
@@ -149,4 +149,21 @@ fn a_number_that_is_none_is_told_by_its_source() {
         assert!(told.contains("spoiled/model.safetensors: `backbone.") && told.contains("NaN"), "{told}");
         assert!(!dir.path().join("x.gguf").exists());
     }
+}
+
+/// Of the several tokens that end a chat or a text a tokenizer's names tell one; an ordinary token is none of them.
+#[test]
+fn a_llama_ends_with_an_added_token() {
+    let dir = llama();
+    let (path, model) = (dir.path().join("config.json"), dir.path().to_str().unwrap());
+    let special = Tokenizer::load(dir.path()).unwrap().special();
+    let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let mut with = |eos: u32| {
+        config["eos_token_id"] = json!([eos, special.eos]);
+        fs::write(&path, config.to_string()).unwrap();
+    };
+    with(65);
+    refused(&["sample", model], &["config.json", "`eos_token_id`", "end of text", "65"]);
+    with(special.pad.unwrap());
+    out(&["sample", model, "-n", "2"]);
 }

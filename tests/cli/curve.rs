@@ -173,7 +173,7 @@ fn flags_that_mean_nothing_are_refused_and_nothing_is_written() {
     curve(&["--block", "0"], &["--block", "0"]);
     curve(&["--block", "512"], &["--block", "256", "512"]);
     curve(&["--block", "5", "--data", &text], &["--block", "256", "5"]);
-    curve(&["--samples", "0"], &["--samples", "at least 1"]);
+    curve(&["--samples", "0"], &["--samples", "a whole number from 1"]);
     curve(&["--data", "no-such.txt"], &["no-such.txt"]);
     curve(&["--judge", "no-such-folder"], &["no-such-folder"]);
     curve(&["no-such-folder"], &["no-such-folder"]);
@@ -181,10 +181,10 @@ fn flags_that_mean_nothing_are_refused_and_nothing_is_written() {
     curve(&["--", "--seed", "3"], &["flags of bd3 sample", "--seed"]);
     curve(&["--", "--luck"], &["flags of bd3 sample", "--luck"]);
     curve(&["--", "--top-p", "7"], &["top-p", "7"]);
-    refused(&["curve", "-n", "0", "--out", &folder], &["-n", "at least 1"]);
+    refused(&["curve", "-n", "0", "--out", &folder], &["-n", "a whole number from 1"]);
 
     let eval = |flags: &[&str], parts: &[&str]| refused(&[&["eval", "tiny", "--judge", "tiny"], flags].concat(), parts);
-    eval(&["--generate", "0"], &["--generate", "at least 1"]);
+    eval(&["--generate", "0"], &["--generate", "a whole number from 1"]);
     eval(&["--block", "4", "--", "--block", "8"], &["--block", "before or after"]);
     eval(&["--", "models/tiny"], &["flags of bd3 sample", "a model"]);
     eval(&["--", "--chat"], &["flags of bd3 sample", "--chat"]);

@@ -3,6 +3,7 @@
 mod bench;
 mod convert;
 mod curve;
+mod flags;
 #[cfg(target_os = "linux")]
 mod memory;
 mod noise;

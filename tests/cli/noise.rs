@@ -51,7 +51,7 @@ fn a_pipe_gets_plain_lines_and_a_text_comes_from_anywhere() {
 #[test]
 fn what_makes_no_sense_is_refused() {
     refused(&["noise", ""], &["TEXT", "at least one token"]);
-    refused(&["noise", "a", "--levels", "1"], &["--levels", "at least 2", "1"]);
+    refused(&["noise", "a", "--levels", "1"], &["--levels", "a whole number from 2 to 101"]);
     refused(&["noise", "a", "--temperature", "-1"], &["--temperature", "-1"]);
     refused(&["noise", "a", "--replaced", "1"], &["--replaced", "1"]);
     assert_eq!(super::run(&["noise"]).status.code(), Some(2));

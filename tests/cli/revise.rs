@@ -35,7 +35,7 @@ fn each_revision_does_what_its_name_says() {
 fn a_revision_that_a_model_or_a_flag_does_not_support_is_refused() {
     let (_dir, plain) = model();
     refused(&["sample", &plain, "--revise", "edit"], &["--revise edit", "visible_loss"]);
-    refused(&["sample", "--revise", "remdm-cap"], &["rule of remdm", "ancestral", "first-hitting"]);
+    refused(&["sample", "--revise", "remdm-cap"], &["--rule: ", "ancestral", "remdm", "first-hitting"]);
     refused(&["sample", "--revise", "remask", "--eta", "0.1"], &["--eta", "remask takes none"]);
     refused(&["sample", "--revise", "edit", "--look-window", "32"], &["--look-window"]);
     refused(&["sample", "--revise", "look-back", "--look-window", "64"], &["--look-window", "one of [8, 32]"]);
@@ -43,10 +43,10 @@ fn a_revision_that_a_model_or_a_flag_does_not_support_is_refused() {
     refused(&["sample", "--revise", "remask", "--revise-threshold", "2"], &["--revise-threshold", "(0, 1]"]);
     refused(&["sample", "--revise", "corrector", "--block", "1"], &["--block", "at least 2"]);
     refused(&["sample", "--revise", "corrector", "--revise-threshold", "0"], &["--revise-threshold"]);
-    refused(&["sample", "--revise", "corrector", "--passes", "3"], &["budget of a block"]);
+    refused(&["sample", "--revise", "corrector", "--passes", "3"], &["--passes", "corrector"]);
     refused(&["sample", &plain, "--revise", "corrector"], &["--revise corrector", "trained at block size 1"]);
     refused(&["sample", "--revise-rounds", "3"], &["--revise"]);
-    refused(&["sample", "--revise", "remask", "--passes", "3"], &["budget of a block"]);
+    refused(&["sample", "--revise", "remask", "--passes", "3"], &["--passes", "remask"]);
 }
 
 #[test]

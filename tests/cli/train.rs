@@ -64,7 +64,9 @@ fn a_run_leaves_a_log_a_picture_and_a_model() {
         assert!(validation[0][key].is_number(), "{key}");
     }
     assert!(fs::read_to_string(Path::new(&dir).join("loss.svg")).unwrap().contains("</svg>"));
-    refused(&["train", &recipe, "--out", &dir], &["run", "empty folder"]);
+    refused(&["train", &recipe, "--out", &dir], &["run", "empty folder", "--resume"]);
+    let again = run(&["train", &recipe, "--out", &dir, "--resume", "--set", "train.steps=4"]);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("already at step 6 of 4"), "{again:?}");
     out(&["sample", &format!("{dir}/model"), "-n", "8"]);
 }
 
@@ -90,7 +92,7 @@ fn a_bad_recipe_is_refused_and_nothing_is_written() {
     set("model.length=30", &["blocks.sizes", "30"]);
     set("train.batch=0", &["train.batch", "at least 1"]);
     set("train.steps", &["train.steps", "KEY=VALUE"]);
-    set("model.heads=3", &["number of heads", "3"]);
+    set("model.heads=3", &["`model.heads`", "divisor of the width 16", "3"]);
     set("blocks.default=8", &["blocks.default", "8"]);
     set("blocks.search=[0.0]", &["blocks.search", "0"]);
     set("blocks.schedule=linear", &["blocks.schedule", "loglinear", "linear"]);
@@ -99,6 +101,13 @@ fn a_bad_recipe_is_refused_and_nothing_is_written() {
     set("train.matrix_lr=0.01", &["train.matrix_lr", "muon", "0.01"]);
     set("train.optimizer=sgd", &["train.optimizer", "adamw", "sgd"]);
     set("data.wrap=rows", &["data.wrap", "starts", "rows"]);
+    set("model.hidden=1000000", &["`model`", "2^34", "hidden"]);
+    set("train.batch=100000000", &["`train.batch`", "at most 131072 rows", "100000000"]);
+    set("data.toy=1000000000000", &["`data.toy`", "at most"]);
+    set("model.hidden=0", &["`model.hidden`", "at least 1"]);
+    set("model.dropout=1.5", &["`model.dropout`", "[0, 1)"]);
+    set("data.tokenizer=train:3", &["`data.tokenizer`"]);
+    set("train.steps=18446744073709551615", &["train.steps", "a whole number"]);
     set("train.precision=f16", &["train.precision", "bf16", "f16"]);
     refused(&["train", &recipe, "--out", &dir, "--init", "no-such-model"], &["no-such-model"]);
     assert!(!Path::new(&dir).exists());
@@ -122,7 +131,10 @@ fn weights_of_another_model_start_a_run_only_where_they_fit() {
     };
     refused_with(&["model.hidden=32"], &["model.safetensors", "vocab_embed", "[260, 32]", "[260, 16]"]);
     refused_with(&["model.heads=4"], &["config.json", "n_heads", "4", "2"]);
-    refused_with(&["model.objective=next-token", "blocks.sizes=[{size=1}]"], &["config.json", "objective"]);
+    refused_with(
+        &["model.objective=next-token", "blocks.sizes=[{size=1}]"],
+        &["config.json", "objective `next-token`", "`masked`"],
+    );
     refused_with(&["data.tokenizer=train:300"], &["config.json", "mask id"]);
     // Another length has the same weights, and other positions.
     let arguments = with(&["model.length=64", "blocks.sizes=[{size=64}]"]);
@@ -137,6 +149,8 @@ fn a_run_goes_on_only_under_its_own_recipe() {
     let on = |setting: &str, parts: &[&str]| {
         refused(&["train", &recipe, "--out", &dir, "--resume", "--set", setting], parts);
     };
+    on("model.hidden=32", &["`model.hidden`", "16, as when the run was started", "32"]);
+    assert!(!Path::new(&dir).join("toy-61-bytes-seed-0").exists());
     on("seed=5", &["`seed`", "0, as when the run was started", "5"]);
     on("model.dropout=0.2", &["`model.dropout`", "0.1", "0.2"]);
     refused(&["train", &recipe, "--out", &dir, "--resume", "--init", "models/tiny"], &["--init", "models/tiny"]);
@@ -252,4 +266,66 @@ fn the_reference_step_is_measured_beside_the_machine() {
     for key in ["tokens_per_second", "peak_gflop_s", "useful_flops_per_step", "bound_tokens_per_second", "share"] {
         assert!(object[key].as_f64().unwrap() > 0.0, "{key}");
     }
+}
+
+#[test]
+fn a_run_is_resumed_in_no_folder_of_something_else() {
+    let (_dir, recipe, dir) = place();
+    let dir = Path::new(&dir);
+    let at = dir.to_str().unwrap();
+    let resume = ["train", &recipe, "--out", at, "--resume"];
+    let first = || fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+    for (name, content) in [
+        ("log.jsonl", "{\"precious\":1}\n"),
+        ("story.txt", "Once."),
+        ("config.json", "{}"),
+        ("lock", "mine"),
+        ("model/config.json", "{}"),
+        ("state/notes.txt", "mine"),
+        ("toy-mine/a.txt", "mine"),
+    ] {
+        let file = dir.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(&file, content).unwrap();
+        let before = first();
+        refused(&resume, &[at]);
+        assert_eq!((fs::read_to_string(&file).unwrap().as_str(), first()), (content, before), "{name}");
+        fs::remove_dir_all(dir).unwrap();
+    }
+}
+
+#[test]
+fn a_run_that_ended_before_its_first_state_is_started_again() {
+    let (_dir, recipe, whole) = place();
+    let parts = format!("{whole}-parts");
+    out(&["train", &recipe, "--out", &whole]);
+    out(&["train", &recipe, "--out", &parts]);
+    // As a crash leaves it: the lock, the stories, a log whose last line is cut, a part of a state.
+    for gone in ["model", "state"] {
+        fs::remove_dir_all(Path::new(&parts).join(gone)).unwrap();
+    }
+    fs::remove_file(Path::new(&parts).join("loss.svg")).unwrap();
+    let log = fs::read_to_string(Path::new(&parts).join("log.jsonl")).unwrap();
+    fs::write(Path::new(&parts).join("log.jsonl"), &log[..log.len() / 5]).unwrap();
+    fs::create_dir(Path::new(&parts).join("state")).unwrap();
+    fs::write(Path::new(&parts).join("state/state.safetensors.tmp"), "part").unwrap();
+    refused(&["train", &recipe, "--out", &parts], &["--resume"]);
+    out(&["train", &recipe, "--out", &parts, "--resume"]);
+    assert_eq!(losses(&parts), losses(&whole));
+}
+
+#[test]
+fn a_text_without_a_valid_split_needs_no_validation() {
+    let (dir, _, run) = place();
+    let data = dir.path().join("data");
+    let data = data.to_str().unwrap();
+    out(&["data", "--toy", "40", "--out", data, "--tokenizer", "bytes", "--split", "100,0,0"]);
+    let recipe = dir.path().join("own.toml");
+    let own = RECIPE.replace("toy = 60\ntokenizer = \"bytes\"", &format!("sources = [{{ path = {data:?} }}]"));
+    fs::write(&recipe, own).unwrap();
+    let recipe = recipe.to_str().unwrap();
+    refused(&["train", recipe, "--out", &run], &["`train.validate_every`", data, "split `valid`"]);
+    out(&["train", recipe, "--out", &run, "--set", "train.validate_every=0"]);
+    assert_eq!((log(&run, "loss").len(), log(&run, "perplexity").len()), (6, 0));
+    refused(&["eval", "tiny", data], &["tokenizer.json"]);
 }

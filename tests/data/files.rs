@@ -48,6 +48,30 @@ fn documents_come_out_of_every_kind_of_file() {
 }
 
 #[test]
+fn a_folder_is_read_once_and_nothing_hidden_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    for deep in ["b", ".git"] {
+        std::fs::create_dir(dir.path().join(deep)).unwrap();
+    }
+    for (name, text) in [("a.txt", "a"), ("b/b.txt", "b"), (".git/c.txt", "c"), (".d.txt", "d")] {
+        write(dir.path(), name, text.as_bytes());
+    }
+    #[cfg(unix)]
+    for (link, to) in [("loop", "."), ("b/up", ".."), ("again", "b")] {
+        std::os::unix::fs::symlink(to, dir.path().join(link)).unwrap();
+    }
+    let texts = Texts::new(&[dir.path().to_path_buf()], "text", None).unwrap();
+    let mut found = texts.documents().collect::<bd3::Result<Vec<_>>>().unwrap();
+    found.sort();
+    assert_eq!(found, ["a", "b"]);
+    let left_out: Vec<_> = texts.ignored().iter().map(|(path, _)| path.strip_prefix(dir.path()).unwrap()).collect();
+    assert!(left_out.contains(&Path::new(".git")) && left_out.contains(&Path::new(".d.txt")), "{left_out:?}");
+    assert_eq!(left_out.len(), if cfg!(unix) { 5 } else { 2 }, "{left_out:?}");
+    // Named by itself, it is asked for.
+    assert_eq!(read(&dir.path().join(".git"), None).unwrap(), ["c"]);
+}
+
+#[test]
 fn a_separator_may_lie_across_two_reads() {
     let dir = tempfile::tempdir().unwrap();
     let text = format!("{}##b", "a".repeat((1 << 16) - 1));
@@ -77,6 +101,11 @@ fn hostile_texts_are_refused_in_one_sentence() {
     for length in [10, packed.len() - 1] {
         assert!(read(&write(dir.path(), "j.txt.zst", &packed[..length]), None).is_err());
     }
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&[b'a'; 5000]).unwrap();
+    let packed = gzip.finish().unwrap();
+    let cut = read(&write(dir.path(), "k.txt.gz", &packed[..packed.len() / 2]), None).unwrap_err().to_string();
+    assert!(cut.contains("whole gzip or zstd data") && cut.contains("can't be unpacked"), "{cut}");
     assert!(read(&dir.path().join("missing.txt"), None).is_err());
     assert!(Texts::new(&[], "text", None).is_err());
     let empty = dir.path().join("empty");

@@ -73,7 +73,11 @@ impl Revise {
     /// As said.
     pub fn check(&self, options: &SampleOptions) -> Result<()> {
         if options.budget != Budget::default() && !matches!(self, Self::None | Self::LookBack(_)) {
-            return Err(Error::value("budget of a block", "none, since the revision has passes of its own", "one"));
+            return Err(Error::value(
+                "budget of a block",
+                format!("none with revision {}, which has passes of its own", self.name()),
+                "one",
+            ));
         }
         match self {
             Self::None => Ok(()),
@@ -84,7 +88,11 @@ impl Revise {
             Self::Remdm { strength, phase, .. } => {
                 if !matches!(options.rule, Rule::Ancestral { .. }) {
                     let found = format!("rule {}", options.rule.name());
-                    return Err(Error::value("rule of remdm", "ancestral, which gives the steps", found));
+                    return Err(Error::value(
+                        "rule",
+                        format!("ancestral for revision {}, as it gives the steps", self.name()),
+                        found,
+                    ));
                 }
                 strength.check()?;
                 phase.check()
@@ -92,6 +100,18 @@ impl Revise {
             Self::Edit(editing) => editing.check(),
             Self::Corrector(how) => how.check(options.block),
             Self::LookBack(how) => how.check(options.block, options.train_length),
+        }
+    }
+
+    /// Its name, that of its family where there are several.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Remask { .. } => "remask",
+            Self::Remdm { .. } => "remdm",
+            Self::Edit(_) => "edit",
+            Self::Corrector(_) => "corrector",
+            Self::LookBack(_) => "look-back",
         }
     }
 
