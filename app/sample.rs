@@ -138,12 +138,12 @@ impl SampleArgs {
         }
     }
 
-    /// The long flags that say how a text is made.
-    pub fn flags_of_making() -> impl Iterator<Item = String> {
+    /// The long flags that say how a text is made, each with whether it takes a value.
+    pub fn making() -> Vec<(String, bool)> {
         let command = <Bare as clap::CommandFactory>::command();
-        let making = |a: &clap::Arg| matches!(a.get_help_heading(), Some("Blocks" | "Revision" | "Tokens"));
-        let flags = command.get_arguments().filter(|a| making(a)).filter_map(|a| a.get_long().map(str::to_string));
-        flags.collect::<Vec<_>>().into_iter()
+        let making = |a: &&clap::Arg| matches!(a.get_help_heading(), Some("Blocks" | "Revision" | "Tokens"));
+        let flag = |a: &clap::Arg| a.get_long().map(|flag| (flag.to_string(), a.get_action().takes_values()));
+        command.get_arguments().filter(making).filter_map(flag).collect()
     }
 
     /// The flags of `bd3 sample` as another command takes them, which says itself which model writes, how many samples, and what

@@ -11,7 +11,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use bd3::event::Reason;
 use futures_util::stream::{self, Stream, StreamExt};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::Served;
 use super::error::ApiError;
@@ -218,19 +218,32 @@ impl Answer {
                 };
                 let offsets: Vec<usize> = tokens.iter().map(&mut place).collect();
                 self.offsets[index] = offset;
-                let others = |token: &Token| {
-                    let others = token.alternatives.iter().take(top);
-                    others.map(|&(id, prob)| (served.word(id), json!(log(prob)))).collect::<serde_json::Map<_, _>>()
-                };
                 json!({
-                    "tokens": tokens.iter().map(|token| served.word(token.id)).collect::<Vec<_>>(),
+                    "tokens": tokens.iter().map(|token| key(&served.spell(token.id))).collect::<Vec<_>>(),
                     "token_logprobs": tokens.iter().map(|token| token.prob.map(log)).collect::<Vec<_>>(),
-                    "top_logprobs": tokens.iter().map(others).collect::<Vec<_>>(),
+                    "top_logprobs": tokens.iter().map(|token| most_likely(served, token, top)).collect::<Vec<_>>(),
                     "text_offset": offsets,
                 })
             }
         }
     }
+}
+
+/// A token as a name: its text, or its bytes where they are not all of a character, as OpenAI writes them.
+fn key(bytes: &[u8]) -> String {
+    let escaped = || bytes.iter().fold("bytes:".to_string(), |text, byte| text + &format!("\\x{byte:02x}"));
+    std::str::from_utf8(bytes).map_or_else(|_| escaped(), str::to_string)
+}
+
+/// The most probable tokens, and the drawn one where it is none of them.
+fn most_likely(served: &Served, token: &Token, top: usize) -> Map<String, Value> {
+    let mut likely = Map::new();
+    let drawn = token.prob.map(|prob| (token.id, prob)).filter(|_| top > 0);
+    for (id, prob) in token.alternatives.iter().take(top).copied().chain(drawn) {
+        // Tokens that are spelled alike are told apart by nothing: the most probable one is first.
+        likely.entry(key(&served.spell(id))).or_insert_with(|| json!(log(prob)));
+    }
+    likely
 }
 
 /// A choice that is collected.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::response::Response;
+use bd3::arch::Objective;
 use bd3::sample::{Part, Template};
 use bd3::tokenizer::chat::Message;
 use serde_json::{Value, json};
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use super::Served;
 use super::answer::{Answer, Shape};
 use super::error::ApiError;
-use super::fields::{Fields, whole};
+use super::fields::{Fields, kind, whole};
 use super::wish::{MOST_ALTERNATIVES, Start, Wish, begun};
 
 /// Continues a text, or fills a gap in it.
@@ -40,6 +41,11 @@ fn complete(served: &Arc<Served>, body: &[u8]) -> Result<Answer, ApiError> {
     }
     wish.take_flags(bd3)?;
     fields.end()?;
+    if served.model.checkpoint.arch.objective != Objective::Masked
+        && let Some(name) = infill.as_ref().map(|_| "bd3.infill").or(suffix.as_ref().map(|_| "suffix"))
+    {
+        return Err(ApiError::field(name, "none, since the model predicts the next token and fills no gaps", "one"));
+    }
     wish.starts = match (infill, suffix) {
         (Some(_), Some(_)) => return Err(ApiError::field("bd3.infill", "none beside `suffix`", "one")),
         (Some(_), None) if prompt.is_some() || echo => {
@@ -49,6 +55,7 @@ fn complete(served: &Arc<Served>, body: &[u8]) -> Result<Answer, ApiError> {
             let template = Template::parse(&template).map_err(|e| ApiError::of(&e))?;
             vec![Start::Template { template, only_gap: false }]
         }
+        (None, Some(_)) if echo => return Err(ApiError::field("echo", "false beside `suffix`", "true")),
         (None, Some(suffix)) => vec![gap_before(&wish, prompt, suffix, gap.as_ref())?],
         (None, None) => prompts(served, prompt.as_ref())?.into_iter().map(|ids| Start::Ids { ids, echo }).collect(),
     };
@@ -60,7 +67,7 @@ fn gap_before(wish: &Wish, prompt: Option<Value>, suffix: String, gap: Option<&V
     let prompt = match prompt {
         None => String::new(),
         Some(Value::String(text)) => text,
-        Some(_) => return Err(ApiError::field("prompt", "one text beside `suffix`", "something else")),
+        Some(other) => return Err(ApiError::field("prompt", "one text beside `suffix`", kind(&other))),
     };
     let most = u64::from(u16::MAX);
     let (least, most) = match gap {
@@ -83,8 +90,8 @@ fn gap_before(wish: &Wish, prompt: Option<Value>, suffix: String, gap: Option<&V
 
 /// Texts or ids, each begun.
 fn prompts(served: &Served, prompt: Option<&Value>) -> Result<Vec<Vec<u32>>, ApiError> {
-    let wrong =
-        || ApiError::field("prompt", "a text, a list of texts, ids, or a list of lists of ids", "something else");
+    let expected = "a text, a list of texts, ids, or a list of lists of ids";
+    let wrong = || ApiError::field("prompt", expected, prompt.map_or("none".into(), kind));
     let encode = |text: &str| served.model.tokenizer.encode(text).map_err(|e| ApiError::of(&e));
     let vocab = served.model.checkpoint.arch.vocab as u64;
     let id = |value: &Value| {

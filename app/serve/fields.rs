@@ -134,7 +134,7 @@ pub fn whole(value: &Value) -> Option<u64> {
 }
 
 /// What a value is, shortly.
-fn kind(value: &Value) -> String {
+pub fn kind(value: &Value) -> String {
     match value {
         Value::Array(items) => format!("a list of {}", items.len()),
         Value::Object(_) => "an object".into(),

@@ -96,7 +96,7 @@ mod tests {
     fn the_object_bd3_has_every_flag_of_making() {
         let openai = ["temperature", "top_p"];
         let own = ["events", "alternatives", "gap", "infill"];
-        let flags = SampleArgs::flags_of_making().map(|flag| flag.replace('-', "_"));
+        let flags = SampleArgs::making().into_iter().map(|(flag, _)| flag.replace('-', "_"));
         let flags = flags.filter(|flag| !openai.contains(&flag.as_str())).chain(own.map(String::from)).collect();
         let document = document();
         let making = &document["components"]["schemas"]["Bd3"]["properties"];

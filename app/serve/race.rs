@@ -100,7 +100,12 @@ impl Course {
         fields.end()?;
         let arch = &served.model.checkpoint.arch;
         let blocks: Vec<usize> = match &blocks {
-            None => race::blocks(arch, wish.block).map_err(|e| ApiError::of(&e))?,
+            None => race::blocks(arch, wish.block).map_err(|_| {
+                ApiError::refused(format!(
+                    "a race: expected a model that writes blocks of several sizes, found {}",
+                    served.name
+                ))
+            })?,
             Some(value) => {
                 let list = value.as_array().filter(|list| !list.is_empty() && list.len() <= MOST_LANES);
                 let sizes = list.map(|list| list.iter().map(|size| whole(size).map(|size| size as usize)).collect());

@@ -109,21 +109,26 @@ impl Wish {
 
     /// The rest of the object `bd3`: flags of `bd3 sample`.
     pub fn take_flags(&mut self, mut bd3: Fields) -> Result<(), ApiError> {
-        let known: Vec<String> = SampleArgs::flags_of_making().filter(|flag| !TOLD.contains(&flag.as_str())).collect();
+        let known: Vec<_> =
+            SampleArgs::making().into_iter().filter(|(flag, _)| !TOLD.contains(&flag.as_str())).collect();
         for (name, value) in bd3.rest().into_iter().filter(|(_, value)| !value.is_null()) {
             let flag = name.replace('_', "-");
-            if !known.contains(&flag) {
+            let Some((_, takes_value)) = known.iter().find(|(known, _)| *known == flag) else {
                 return Err(ApiError::unsupported(bd3.name(&name)));
-            }
+            };
             match value {
+                Value::Bool(given) if *takes_value => {
+                    return Err(ApiError::field(bd3.name(&name), "a number or a text", given.to_string()));
+                }
                 Value::Bool(false) => {}
                 Value::Bool(true) => self.flags.push(format!("--{flag}")),
+                other if !takes_value => return Err(bd3.wrong(&name, "true or false", &other)),
                 Value::Number(number) => {
                     let whole = whole(&Value::Number(number.clone())).map(|whole| whole.to_string());
                     self.flags.push(format!("--{flag}={}", whole.unwrap_or_else(|| number.to_string())));
                 }
                 Value::String(text) => self.flags.push(format!("--{flag}={text}")),
-                other => return Err(bd3.wrong(&name, "a number, a text, true or false", &other)),
+                other => return Err(bd3.wrong(&name, "a number or a text", &other)),
             }
         }
         Ok(())
