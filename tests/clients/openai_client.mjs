@@ -82,7 +82,8 @@ const plain = {
     const { text, logprobs } = (await complete(client("plain"), { logprobs: 2 })).choices[0];
     assert.equal(logprobs.tokens.join(""), text);
     assert.ok(logprobs.token_logprobs.every((value) => value <= 0));
-    assert.ok(logprobs.top_logprobs.every((top) => [1, 2].includes(Object.keys(top).length)));
+    // The drawn token stands beside the two most probable ones where it is none of them.
+    assert.ok(logprobs.top_logprobs.every((top, i) => [1, 2, 3].includes(Object.keys(top).length) && logprobs.tokens[i] in top));
   },
 
   async cancel() {

@@ -178,6 +178,19 @@ fn logprobs_are_those_of_the_tokens_of_the_text() {
     assert_eq!(none["choices"][0]["logprobs"]["top_logprobs"][0], json!({}));
 }
 
+/// Parts of characters are told by their bytes, so that each has a name of its own.
+#[test]
+fn a_token_that_is_no_text_is_named_by_its_bytes() {
+    let server = Server::shared();
+    let ids = server.post("/bd3/tokenize", &json!({ "text": "\u{65e5}" })).json()["ids"].clone();
+    let bias = json!({ ids[0].to_string(): 100 });
+    let logprobs = server.complete(&story(&json!({ "logprobs": 2, "temperature": 0, "logit_bias": bias })))["choices"]
+        [0]["logprobs"]
+        .clone();
+    assert_eq!(logprobs["tokens"][0], "bytes:\\xe6");
+    assert!(logprobs["top_logprobs"][0].as_object().unwrap().contains_key("bytes:\\xe6"), "{logprobs}");
+}
+
 #[test]
 fn a_bias_bans_a_token_or_leaves_no_other() {
     let server = Server::shared();
