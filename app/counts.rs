@@ -1,11 +1,11 @@
 //! Counts on the command line. What no run could ever reach is a slip of the finger, refused before anything is read.
 
+use bd3::engine::MOST_THREADS;
+
 /// The most of anything: at a thousand a second, eleven days.
 const MOST: u64 = 1_000_000_000;
 /// Samples to judge: each is kept until all are there.
 const MOST_SAMPLES: u64 = 1_000_000;
-/// Threads that an engine takes.
-const MOST_THREADS: u64 = 256;
 
 /// How many of something, none included.
 pub fn count(text: &str) -> Result<u64, String> {
@@ -39,7 +39,7 @@ pub fn size(text: &str) -> Result<usize, String> {
 
 /// How many threads; 0: one for each core.
 pub fn threads(text: &str) -> Result<usize, String> {
-    sized(within(text, 0, MOST_THREADS)?)
+    sized(within(text, 0, MOST_THREADS as u64)?)
 }
 
 fn within(text: &str, least: u64, most: u64) -> Result<u64, String> {

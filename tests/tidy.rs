@@ -227,6 +227,19 @@ fn relative_links_lead_somewhere() {
     }
 }
 
+/// The log and the changelog tell of what was; everything else of what is there.
+#[test]
+fn paths_in_documents_are_there() {
+    let path = Regex::new(r"`((?:src|app|tests|docs|recipes|models|benches)/[\w./-]+)`").unwrap();
+    for document in
+        files(".", "md").into_iter().filter(|name| !["docs/log.md", "CHANGELOG.md"].contains(&name.as_str()))
+    {
+        for target in path.captures_iter(&read(&document)).map(|found| found[1].to_string()) {
+            assert!(root().join(&target).exists(), "{document} names {target}");
+        }
+    }
+}
+
 #[test]
 fn the_check_runs_the_commands_of_the_readme() {
     let (readme, check) = (read("README.md"), read(".ci/run"));

@@ -160,8 +160,7 @@ impl Arch {
 
     /// The rotary frequencies, `base^(-2i / rotary_dim)` for i in `0..rotary_dim / 2`, in radians per position.
     pub fn rotary_frequencies(&self) -> Vec<f32> {
-        let (dim, base) = (self.rotary_dim(), self.rotary_base());
-        (0..dim / 2).map(|i| base.powf(-(2.0 * i as f64) / dim as f64) as f32).collect()
+        rotary_frequencies(self.rotary_dim(), self.rotary_base())
     }
 
     /// The norms' epsilon.
@@ -291,6 +290,11 @@ fn in_range(name: &str, key: &str, value: usize, most: usize) -> Result<()> {
         _ if value > most => Err(refusal(name, key, format!("at most {most}"), value.to_string())),
         _ => Ok(()),
     }
+}
+
+/// `base^(-2i / dim)` for i in `0..dim / 2`, in radians per position.
+pub fn rotary_frequencies(dim: usize, base: f64) -> Vec<f32> {
+    (0..dim / 2).map(|i| base.powf(-(2.0 * i as f64) / dim as f64) as f32).collect()
 }
 
 /// Parameters of a model that is made here, at most: more than any that a CPU trains, and few enough for 64-bit sums and a clear

@@ -223,7 +223,7 @@ struct Passed {
 type Flat<'l> = (Vec<Lane<'l, KeyValues>>, Vec<(usize, f32)>, usize);
 
 /// Threads, at most: a pass has no work for more.
-const MOST_THREADS: usize = 256;
+pub const MOST_THREADS: usize = 256;
 
 /// Ids that are read in one pass: more would not make the products faster.
 const PIECE: usize = 64;

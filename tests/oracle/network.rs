@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use bd3::arch::ROTARY_BASE;
+use bd3::arch::{ROTARY_BASE, rotary_frequencies};
 use bd3::block::{Layout, attends, block_causal};
 use bd3::checkpoint::{Checkpoint, Config};
 use bd3::engine::{Engine, KeyValues, Options};
@@ -339,7 +339,7 @@ pub fn embedders(dir: &Path, path: &Path) -> Check {
     let doubled = |half: &[f32]| half.chunks(dim / 2).flat_map(|r| [r, r].concat()).map(f64::from).collect::<Vec<_>>();
     close("cos", &doubled(rotary.cos()), &cos.data, (1e-5, 0.0))?;
     close("sin", &doubled(rotary.sin()), &golden.get("sin")?.data, (1e-5, 0.0))?;
-    close("inv_freq", &wide(&Rotary::frequencies(dim, ROTARY_BASE)), &golden.get("inv_freq")?.data, (0.0, 1e-5))
+    close("inv_freq", &wide(&rotary_frequencies(dim, ROTARY_BASE)), &golden.get("inv_freq")?.data, (0.0, 1e-5))
 }
 
 /// weights*.safetensors: loads whole, nothing left over.
@@ -348,7 +348,7 @@ pub fn weights(dir: &Path, path: &Path) -> Check {
     let kind = if causal { Kind::NextToken } else { Kind::Masked };
     let model = network(dir, kind, 1, &device())?;
     let golden = Golden::read(path)?;
-    let frequencies = Rotary::frequencies(model.arch.head_dim(), ROTARY_BASE);
+    let frequencies = rotary_frequencies(model.arch.head_dim(), ROTARY_BASE);
     let frequencies: Vec<f64> = frequencies.into_iter().map(f64::from).collect();
     close("inv_freq", &frequencies, &golden.get("backbone.rotary_emb.inv_freq")?.data, (0.0, 1e-5))?;
     for (name, data) in model.parameters().map_err(|e| e.to_string())? {

@@ -10,7 +10,7 @@ use super::pieces::{self, Piece};
 use super::simd::{self, mul_add, vectorised};
 
 /// Added to the variance.
-pub const EPSILON: f32 = 1e-5;
+pub const EPSILON: f32 = crate::arch::NORM_EPS;
 
 /// Shift and scale, each `[groups, d]`; the rows are split evenly over the groups.
 #[derive(Clone, Copy, Debug)]

@@ -18,15 +18,10 @@ impl Rotary {
     pub fn new(length: usize, head_dim: usize, base: f64) -> Self {
         assert!(head_dim > 0 && head_dim.is_multiple_of(2), "rotary needs pairs, head_dim is {head_dim}");
         let half = head_dim / 2;
-        let frequencies = Self::frequencies(head_dim, base);
+        let frequencies = crate::arch::rotary_frequencies(head_dim, base);
         let angles = (0..length).flat_map(|p| frequencies.iter().map(move |f| f64::from(p as f32 * f)));
         let (cos, sin) = angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).unzip();
         Self { cos, sin, half }
-    }
-
-    /// `base^(-2i / head_dim)` for i in `0..head_dim / 2`.
-    pub fn frequencies(head_dim: usize, base: f64) -> Vec<f32> {
-        (0..head_dim / 2).map(|i| base.powf(-(2.0 * i as f64) / head_dim as f64) as f32).collect()
     }
 
     /// Cosines, `[length, head_dim / 2]`.
