@@ -14,11 +14,11 @@ use futures_util::stream::{self, Stream, StreamExt};
 use serde_json::{Map, Value, json};
 
 use super::Served;
+use super::channel::{Receiver, channel};
 use super::error::ApiError;
 use super::queue::Turned;
-use super::relay::{End, Token, Told};
-use super::wire::{Hearer, wire};
-use super::wish::Wish;
+use super::relay::{Delta, End, Token};
+use super::request::GenerationRequest;
 
 /// Whose answer it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +33,12 @@ pub enum Shape {
 pub struct Answer {
     served: Arc<Served>,
     shape: Shape,
-    wish: Wish,
+    request: GenerationRequest,
     id: String,
     created: u64,
     prompt_tokens: usize,
     choices: usize,
-    from: Hearer<Told>,
+    from: Receiver<Delta>,
     /// Ends so far.
     ends: Vec<End>,
     /// Bytes of text told, by choice, for `text_offset`.
@@ -47,9 +47,9 @@ pub struct Answer {
 
 impl Answer {
     /// Orders what is wished for.
-    pub fn order(served: &Arc<Served>, wish: Wish, shape: Shape) -> Result<Self, ApiError> {
-        let (to, from) = wire();
-        let (orders, prompt_tokens) = wish.orders(served, &to)?;
+    pub fn order(served: &Arc<Served>, request: GenerationRequest, shape: Shape) -> Result<Self, ApiError> {
+        let (to, from) = channel();
+        let (orders, prompt_tokens) = request.orders(served, &to)?;
         let choices = orders.len();
         served.queue.push(orders).map_err(|turned| match turned {
             Turned::Full => {
@@ -61,35 +61,35 @@ impl Answer {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let id = format!("{}-{:016x}", if shape == Shape::Chat { "chatcmpl" } else { "cmpl" }, served.number());
         let (ends, offsets) = (Vec::new(), vec![0; choices]);
-        Ok(Self { served: served.clone(), shape, wish, id, created, prompt_tokens, choices, from, ends, offsets })
+        Ok(Self { served: served.clone(), shape, request, id, created, prompt_tokens, choices, from, ends, offsets })
     }
 
     /// The answer.
     pub async fn respond(self) -> Result<Response, ApiError> {
-        if self.wish.stream { Ok(self.stream()) } else { self.whole().await }
+        if self.request.stream { Ok(self.stream()) } else { self.whole().await }
     }
 
     async fn whole(mut self) -> Result<Response, ApiError> {
         let mut choices: Vec<Whole> = (0..self.choices).map(|_| Whole::default()).collect();
         while self.ends.len() < self.choices {
-            let told = match self.from.hear().await {
-                Some(told) => told,
+            let delta = match self.from.recv().await {
+                Some(delta) => delta,
                 // The time was up before all choices had their turn: those that had are the answer.
                 None if !self.ends.is_empty() => break,
                 None => return Err(late(&self.served)),
             };
-            if let Some(failure) = told.failure {
+            if let Some(failure) = delta.failure {
                 return Err(ApiError::coded(StatusCode::INTERNAL_SERVER_ERROR, "model_failed", failure));
             }
-            self.ends.extend(told.end.clone());
-            choices[told.index].take(told);
+            self.ends.extend(delta.end.clone());
+            choices[delta.index].take(delta);
         }
         let choices: Vec<Value> = choices.into_iter().enumerate().map(|(i, choice)| self.choice(i, choice)).collect();
         let object = if self.shape == Shape::Chat { "chat.completion" } else { "text_completion" };
         let mut body = self.head(object);
         body["choices"] = choices.into();
         body["usage"] = self.usage();
-        body["bd3"] = json!({ "seed": self.wish.told_seed() });
+        body["bd3"] = json!({ "seed": self.request.told_seed() });
         Ok(Json(body).into_response())
     }
 
@@ -102,7 +102,7 @@ impl Answer {
         let logprobs = self.logprobs(index, &choice.tokens);
         let end = choice.end.as_ref();
         let mut bd3 = json!({ "reason": end.map_or("interrupted", reason), "passes": end.map_or(0, |end| end.passes) });
-        if self.wish.events {
+        if self.request.events {
             bd3["trace"] = lines(&choice.trace);
         }
         let mut value =
@@ -147,37 +147,37 @@ impl Answer {
     fn chunk(&self, choice: &Value) -> Value {
         let mut chunk = self.head(if self.shape == Shape::Chat { "chat.completion.chunk" } else { "text_completion" });
         chunk["choices"] = json!([choice]);
-        if self.wish.include_usage {
+        if self.request.include_usage {
             chunk["usage"] = Value::Null;
         }
         chunk
     }
 
     /// What is sent for what was told.
-    fn tell(&mut self, told: Told) -> Vec<Event> {
-        let index = told.index;
-        if let Some(failure) = told.failure {
+    fn chunks_of(&mut self, delta: Delta) -> Vec<Event> {
+        let index = delta.index;
+        if let Some(failure) = delta.failure {
             let error = ApiError::coded(StatusCode::INTERNAL_SERVER_ERROR, "model_failed", failure);
             self.ends.push(End { reason: None, tokens: 0, passes: 0, seconds: 0.0 });
             return vec![data(&error.body())];
         }
         let what = match self.shape {
-            Shape::Completion => json!(told.text),
-            Shape::Chat if told.text.is_empty() => json!({}),
-            Shape::Chat => json!({ "content": told.text }),
+            Shape::Completion => json!(delta.text),
+            Shape::Chat if delta.text.is_empty() => json!({}),
+            Shape::Chat => json!({ "content": delta.text }),
         };
-        let logprobs = self.logprobs(index, &told.tokens);
-        let finish = told.end.as_ref().map(finish);
+        let logprobs = self.logprobs(index, &delta.tokens);
+        let finish = delta.end.as_ref().map(finish);
         let mut chunk =
             self.chunk(&json!({ "index": index, "finish_reason": finish, "logprobs": logprobs, self.word(): what }));
-        if !told.trace.is_empty() {
-            chunk["bd3"] = json!({ "index": index, "trace": lines(&told.trace) });
+        if !delta.trace.is_empty() {
+            chunk["bd3"] = json!({ "index": index, "trace": lines(&delta.trace) });
         }
-        if let Some(end) = told.end {
+        if let Some(end) = delta.end {
             chunk["bd3"]["index"] = index.into();
             chunk["bd3"]["reason"] = reason(&end).into();
             chunk["bd3"]["passes"] = end.passes.into();
-            chunk["bd3"]["seed"] = self.wish.told_seed();
+            chunk["bd3"]["seed"] = self.request.told_seed();
             self.ends.push(end);
         }
         vec![data(&chunk)]
@@ -186,7 +186,7 @@ impl Answer {
     /// What ends a stream.
     fn last(&self) -> Vec<Event> {
         let mut last = Vec::new();
-        if self.wish.include_usage {
+        if self.request.include_usage {
             let mut chunk = self.chunk(&Value::Null);
             (chunk["choices"], chunk["usage"]) = (json!([]), self.usage());
             last.push(data(&chunk));
@@ -196,7 +196,7 @@ impl Answer {
     }
 
     fn logprobs(&mut self, index: usize, tokens: &[Token]) -> Value {
-        let Some(top) = self.wish.logprobs else { return Value::Null };
+        let Some(top) = self.request.logprobs else { return Value::Null };
         let served = &self.served;
         match self.shape {
             Shape::Chat => {
@@ -256,11 +256,11 @@ struct Whole {
 }
 
 impl Whole {
-    fn take(&mut self, told: Told) {
-        self.text += &told.text;
-        self.tokens.extend(told.tokens);
-        self.trace.extend(told.trace);
-        self.end = self.end.take().or(told.end);
+    fn take(&mut self, delta: Delta) {
+        self.text += &delta.text;
+        self.tokens.extend(delta.tokens);
+        self.trace.extend(delta.trace);
+        self.end = self.end.take().or(delta.end);
     }
 }
 
@@ -279,8 +279,8 @@ fn pieces(answer: Answer) -> impl Stream<Item = Event> {
                 (ready, over) = (answer.last().into(), true);
                 continue;
             }
-            match answer.from.hear().await {
-                Some(told) => ready = answer.tell(told).into(),
+            match answer.from.recv().await {
+                Some(delta) => ready = answer.chunks_of(delta).into(),
                 None => (ready, over) = (VecDeque::from([data(&late(&answer.served).body())]), true),
             }
         }

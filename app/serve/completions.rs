@@ -14,7 +14,7 @@ use super::Served;
 use super::answer::{Answer, Shape};
 use super::error::ApiError;
 use super::fields::{Fields, kind, whole};
-use super::wish::{MOST_ALTERNATIVES, Start, Wish, begun};
+use super::request::{GenerationRequest, MOST_ALTERNATIVES, Start, begun};
 
 /// Continues a text, or fills a gap in it.
 pub async fn completions(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
@@ -24,13 +24,13 @@ pub async fn completions(State(served): State<Arc<Served>>, body: Bytes) -> Resu
 
 fn complete(served: &Arc<Served>, body: &[u8]) -> Result<Answer, ApiError> {
     let mut fields = Fields::of_body(body)?;
-    let (mut wish, mut bd3) = Wish::take(served, &mut fields)?;
+    let (mut request, mut bd3) = GenerationRequest::take(served, &mut fields)?;
     let most = served.limits.max_tokens;
-    wish.max_tokens = fields.count("max_tokens", 0..=most)?.unwrap_or(most.min(16)) as usize;
-    wish.logprobs = fields.count("logprobs", 0..=MOST_ALTERNATIVES)?.map(|count| count as usize);
+    request.max_tokens = fields.count("max_tokens", 0..=most)?.unwrap_or(most.min(16)) as usize;
+    request.logprobs = fields.count("logprobs", 0..=MOST_ALTERNATIVES)?.map(|count| count as usize);
     fields.neutral(&[("best_of", json!(1))])?;
     let echo = fields.flag("echo")?;
-    if echo && wish.logprobs.is_some() {
+    if echo && request.logprobs.is_some() {
         return Err(ApiError::field("echo", "false beside `logprobs`", "true"));
     }
     let prompt = fields.value("prompt");
@@ -39,14 +39,14 @@ fn complete(served: &Arc<Served>, body: &[u8]) -> Result<Answer, ApiError> {
     if gap.is_some() && suffix.is_none() {
         return Err(ApiError::field("bd3.gap", "none without `suffix`", "one"));
     }
-    wish.take_flags(bd3)?;
+    request.take_flags(bd3)?;
     fields.end()?;
     if served.model.checkpoint.arch.objective != Objective::Masked
         && let Some(name) = infill.as_ref().map(|_| "bd3.infill").or(suffix.as_ref().map(|_| "suffix"))
     {
         return Err(ApiError::field(name, "none, since the model predicts the next token and fills no gaps", "one"));
     }
-    wish.starts = match (infill, suffix) {
+    request.starts = match (infill, suffix) {
         (Some(_), Some(_)) => return Err(ApiError::field("bd3.infill", "none beside `suffix`", "one")),
         (Some(_), None) if prompt.is_some() || echo => {
             return Err(ApiError::field("bd3.infill", "none beside `prompt` or `echo`", "one"));
@@ -56,14 +56,19 @@ fn complete(served: &Arc<Served>, body: &[u8]) -> Result<Answer, ApiError> {
             vec![Start::Template { template, only_gap: false }]
         }
         (None, Some(_)) if echo => return Err(ApiError::field("echo", "false beside `suffix`", "true")),
-        (None, Some(suffix)) => vec![gap_before(&wish, prompt, suffix, gap.as_ref())?],
+        (None, Some(suffix)) => vec![gap_before(&request, prompt, suffix, gap.as_ref())?],
         (None, None) => prompts(served, prompt.as_ref())?.into_iter().map(|ids| Start::Ids { ids, echo }).collect(),
     };
-    Answer::order(served, wish, Shape::Completion)
+    Answer::order(served, request, Shape::Completion)
 }
 
 /// A prompt, a gap, and what follows it.
-fn gap_before(wish: &Wish, prompt: Option<Value>, suffix: String, gap: Option<&Value>) -> Result<Start, ApiError> {
+fn gap_before(
+    request: &GenerationRequest,
+    prompt: Option<Value>,
+    suffix: String,
+    gap: Option<&Value>,
+) -> Result<Start, ApiError> {
     let prompt = match prompt {
         None => String::new(),
         Some(Value::String(text)) => text,
@@ -71,8 +76,10 @@ fn gap_before(wish: &Wish, prompt: Option<Value>, suffix: String, gap: Option<&V
     };
     let most = u64::from(u16::MAX);
     let (least, most) = match gap {
-        None if wish.max_tokens == 0 => return Err(ApiError::field("max_tokens", "at least 1 beside `suffix`", "0")),
-        None => (wish.max_tokens, wish.max_tokens),
+        None if request.max_tokens == 0 => {
+            return Err(ApiError::field("max_tokens", "at least 1 beside `suffix`", "0"));
+        }
+        None => (request.max_tokens, request.max_tokens),
         Some(value) => {
             let pair = value.as_array().filter(|pair| pair.len() == 2);
             let end = |index: usize| pair.and_then(|pair| whole(&pair[index])).filter(|&n| n > 0 && n <= most);
@@ -134,8 +141,8 @@ fn converse(served: &Arc<Served>, body: &[u8]) -> Result<Answer, ApiError> {
         });
     };
     let mut fields = Fields::of_body(body)?;
-    let (mut wish, bd3) = Wish::take(served, &mut fields)?;
-    wish.take_flags(bd3)?;
+    let (mut request, bd3) = GenerationRequest::take(served, &mut fields)?;
+    request.take_flags(bd3)?;
     let most = served.limits.max_tokens;
     let old = fields.count("max_tokens", 1..=most)?;
     let limit = fields.count("max_completion_tokens", 1..=most)?.or(old);
@@ -144,7 +151,7 @@ fn converse(served: &Arc<Served>, body: &[u8]) -> Result<Answer, ApiError> {
     if top.is_some() && !logprobs {
         return Err(ApiError::field("top_logprobs", "none without `logprobs`", "one"));
     }
-    wish.logprobs = logprobs.then(|| top.unwrap_or(0) as usize);
+    request.logprobs = logprobs.then(|| top.unwrap_or(0) as usize);
     let text = json!({ "type": "text" });
     fields.neutral(&[
         ("tools", json!([])),
@@ -157,9 +164,9 @@ fn converse(served: &Arc<Served>, body: &[u8]) -> Result<Answer, ApiError> {
     let ids = template.encode(&messages, &served.model.tokenizer);
     let ids = ids.map_err(|e| ApiError::refused(format!("messages: {e}")))?;
     let left = served.model.checkpoint.arch.length.saturating_sub(ids.len()).max(1) as u64;
-    wish.max_tokens = limit.unwrap_or(left.min(most)) as usize;
-    wish.starts = vec![Start::Ids { ids, echo: false }];
-    Answer::order(served, wish, Shape::Chat)
+    request.max_tokens = limit.unwrap_or(left.min(most)) as usize;
+    request.starts = vec![Start::Ids { ids, echo: false }];
+    Answer::order(served, request, Shape::Chat)
 }
 
 fn messages(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {

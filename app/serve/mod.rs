@@ -3,9 +3,10 @@
 //! choice, a relay that says what has been written.
 //!
 //! In the order of a request: `listen.rs` connections, `guard.rs` who may ask, `routes.rs` which path, `completions.rs` with `fields.rs`
-//! and `wish.rs` what is asked (`desk.rs`: on another thread), `queue.rs`, `worker.rs`, `relay.rs` with `text.rs` what is told, `answer.rs` in which shape.
+//! and `request.rs` what is asked (`desk.rs`: on another thread), `queue.rs`, `worker.rs`, `relay.rs` with `text.rs` what is told, `answer.rs` in which shape.
 
 mod answer;
+mod channel;
 mod completions;
 mod curve;
 mod desk;
@@ -20,10 +21,9 @@ mod page;
 mod queue;
 mod race;
 mod relay;
+mod request;
 mod routes;
 mod text;
-mod wire;
-mod wish;
 mod worker;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -20,12 +20,12 @@ use serde_json::{Value, json};
 
 use super::Served;
 use super::answer::ending;
+use super::channel::{Sender, channel};
 use super::error::ApiError;
 use super::fields::{Fields, whole};
 use super::queue::{Progress, Task, Turned};
 use super::relay::Spell;
-use super::wire::{Teller, wire};
-use super::wish::{Wish, begun, check_guidance};
+use super::request::{GenerationRequest, begun, check_guidance};
 use crate::race::{self, Lane};
 
 /// Lanes of a race, at most.
@@ -35,7 +35,7 @@ const MOST_LANES: usize = 8;
 struct Track {
     lane: usize,
     block: usize,
-    to: Teller<Value>,
+    to: Sender<Value>,
     lines: TraceLines<Spell>,
     header: Option<String>,
     /// Why the trace refused an event, if it did.
@@ -67,7 +67,7 @@ impl Sink for &mut Track {
         let told = json!({ "lane": lane, "block": block, "ms": ms, "passes": passes, "trace": trace });
         // Values take about so much.
         let bytes = 1024 + trace_bytes;
-        self.to.tell(told, bytes)
+        self.to.send(told, bytes)
     }
 }
 
@@ -84,23 +84,23 @@ struct Course {
 impl Course {
     fn take(served: &Arc<Served>, body: &[u8]) -> Result<Self, ApiError> {
         let mut fields = Fields::of_body(body)?;
-        let (mut wish, bd3) = Wish::take(served, &mut fields)?;
+        let (mut request, bd3) = GenerationRequest::take(served, &mut fields)?;
         let prompt = fields.text("prompt")?.unwrap_or_default();
         let most = served.limits.max_tokens;
         let max_tokens = fields.count("max_tokens", 1..=most)?.unwrap_or(most.min(128)) as usize;
         let blocks = fields.value("blocks");
         for (name, given) in
-            [("n", wish.n != 1), ("stop", !wish.stops.is_empty()), ("logit_bias", !wish.bias.is_empty())]
+            [("n", request.n != 1), ("stop", !request.stops.is_empty()), ("logit_bias", !request.bias.is_empty())]
         {
             if given {
                 return Err(ApiError::unsupported(name));
             }
         }
-        wish.take_flags(bd3)?;
+        request.take_flags(bd3)?;
         fields.end()?;
         let arch = &served.model.checkpoint.arch;
         let blocks: Vec<usize> = match &blocks {
-            None => race::blocks(arch, wish.block).map_err(|_| {
+            None => race::blocks(arch, request.block).map_err(|_| {
                 ApiError::refused(format!(
                     "a race: expected a model that writes blocks of several sizes, found {}",
                     served.name
@@ -115,7 +115,7 @@ impl Course {
         };
         let ids = served.model.tokenizer.encode(&prompt).map_err(|e| ApiError::of(&e))?;
         let ids = begun(served, ids)?;
-        let args = wish.args()?;
+        let args = request.args()?;
         let eos = served.model.tokenizer.special().eos.filter(|_| !prompt.is_empty());
         let option = |&block: &usize| {
             let options = SampleOptions { max_new: max_tokens, ..args.options(&served.model, (eos, block))? };
@@ -128,10 +128,10 @@ impl Course {
         let bytes = options.iter().map(|(_, bytes)| bytes).sum();
         served.check_bytes(bytes)?;
         let options = options.into_iter().map(|(options, _)| options).collect();
-        Ok(Self { served: served.clone(), ids, seed: wish.seed, options, bytes })
+        Ok(Self { served: served.clone(), ids, seed: request.seed, options, bytes })
     }
 
-    fn lanes(&self, engine: &Engine, to: &Teller<Value>) -> bd3::Result<Vec<Lane<KeyValues, Track>>> {
+    fn lanes(&self, engine: &Engine, to: &Sender<Value>) -> bd3::Result<Vec<Lane<KeyValues, Track>>> {
         let lane = |(index, options): (usize, &SampleOptions)| {
             let rng = Rng::new(self.seed).split_at("sample", 0);
             let sampler = Sampler::new(options.clone(), &self.ids, engine.mask_id(), |size| engine.cache(size), rng)?;
@@ -141,7 +141,7 @@ impl Course {
         self.options.iter().enumerate().map(lane).collect()
     }
 
-    fn track(&self, lane: usize, options: &SampleOptions, to: Teller<Value>) -> Track {
+    fn track(&self, lane: usize, options: &SampleOptions, to: Sender<Value>) -> Track {
         let (served, mask) = (self.served.clone(), self.served.mask());
         let (model, tokenizer) = (served.name.clone(), served.model.tokenizer.hash().to_string());
         let settings = json!({ "options": options });
@@ -160,7 +160,7 @@ impl Course {
     }
 
     /// The race as a task: one pass of one lane at a time.
-    fn task(self, to: Teller<Value>) -> Task {
+    fn task(self, to: Sender<Value>) -> Task {
         let (bytes, begun) = (self.bytes, Instant::now());
         let mut lanes = None;
         let turn = Box::new(move |engine: &Engine| {
@@ -190,8 +190,8 @@ impl Course {
     }
 }
 
-fn fail(to: &Teller<Value>, error: &bd3::Error) -> Progress {
-    to.tell(ApiError::of(error).body(), 0);
+fn fail(to: &Sender<Value>, error: &bd3::Error) -> Progress {
+    to.send(ApiError::of(error).body(), 0);
     Progress::Done
 }
 
@@ -199,7 +199,7 @@ fn fail(to: &Teller<Value>, error: &bd3::Error) -> Progress {
 pub async fn race(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
     let of = served.clone();
     let course = served.reading.blocking(move || Course::take(&of, &body)).await?;
-    let (to, from) = wire();
+    let (to, from) = channel();
     served.queue.push_task(course.task(to)).map_err(|turned| match turned {
         Turned::Full => {
             ApiError::coded(StatusCode::TOO_MANY_REQUESTS, "queue_full", "the server is busy with other races")
@@ -207,7 +207,7 @@ pub async fn race(State(served): State<Arc<Served>>, body: Bytes) -> Result<Resp
         Turned::Closed => ending(),
     })?;
     let told = stream::unfold((from, false), |(mut from, heard)| async move {
-        let told = match from.hear().await {
+        let told = match from.recv().await {
             Some(told) => told,
             // The server ended before it began.
             None if !heard => ending().body(),

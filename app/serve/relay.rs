@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Served;
+use super::channel::Sender;
 use super::text::Text;
-use super::wire::Teller;
 use crate::view::Page;
 use bd3::event::{Event, Header, Reason, Sink, TraceLines};
 
@@ -23,7 +23,7 @@ pub struct Token {
 
 /// What a choice has to say.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct Delta {
     /// Which choice.
     pub index: usize,
     /// More of the text.
@@ -38,7 +38,7 @@ pub struct Told {
     pub failure: Option<String>,
 }
 
-impl Told {
+impl Delta {
     /// What it takes in memory, about.
     fn bytes(&self) -> usize {
         let token = |token: &Token| size_of::<Token>() + size_of_val(token.alternatives.as_slice());
@@ -62,7 +62,7 @@ pub struct End {
 
 /// What a client wants to hear.
 #[derive(Clone, Debug)]
-pub struct Wants {
+pub struct ChoiceOptions {
     /// Which choice this is.
     pub index: usize,
     /// Positions of the text that are told: from, to.
@@ -83,8 +83,8 @@ pub type Spell = Box<dyn Fn(u32) -> Vec<u8> + Send>;
 /// The sink of one choice.
 pub struct Relay {
     served: Arc<Served>,
-    to: Teller<Told>,
-    wants: Wants,
+    to: Sender<Delta>,
+    options: ChoiceOptions,
     page: Page,
     text: Text,
     /// Positions told so far.
@@ -104,18 +104,18 @@ pub struct Relay {
 }
 
 impl Relay {
-    /// Tells `to` what it `wants`.
-    pub fn new(served: Arc<Served>, to: Teller<Told>, wants: Wants) -> Self {
+    /// Tells `to` what the `options` ask for.
+    pub fn new(served: Arc<Served>, to: Sender<Delta>, options: ChoiceOptions) -> Self {
         let mask = served.mask();
-        let trace = wants.header.as_ref().map(|_| {
+        let trace = options.header.as_ref().map(|_| {
             let served = served.clone();
             let spell: Spell = Box::new(move |id| served.spell(id));
             TraceLines::new(mask, spell)
         });
         Self {
             page: Page::new(mask),
-            text: Text::new(wants.stops.clone()),
-            told: wants.range.0,
+            text: Text::new(options.stops.clone()),
+            told: options.range.0,
             tokens: 0,
             given: Vec::new(),
             drawn: Vec::new(),
@@ -126,7 +126,7 @@ impl Relay {
             first_block: false,
             served,
             to,
-            wants,
+            options,
         }
     }
 
@@ -135,7 +135,7 @@ impl Relay {
         self.failed
             || self.is_gone()
             || self.text.is_stopped()
-            || self.asked.elapsed() > self.wants.limit
+            || self.asked.elapsed() > self.options.limit
             || self.served.is_hurried()
     }
 
@@ -154,17 +154,17 @@ impl Relay {
         if std::mem::replace(&mut self.failed, true) {
             return;
         }
-        self.say(Told { failure: Some(failure), ..Told::default() });
+        self.say(Delta { failure: Some(failure), ..Delta::default() });
     }
 
-    fn say(&self, told: Told) {
-        let bytes = told.bytes();
-        let _ = self.to.tell(Told { index: self.wants.index, ..told }, bytes);
+    fn say(&self, delta: Delta) {
+        let bytes = delta.bytes();
+        let _ = self.to.send(Delta { index: self.options.index, ..delta }, bytes);
     }
 
     fn note(&mut self, event: &Event) {
         let Event::Edited { edits, .. } = event else { return };
-        for edit in edits.iter().filter(|_| self.wants.tokens) {
+        for edit in edits.iter().filter(|_| self.options.tokens) {
             if self.drawn.len() <= edit.position {
                 self.drawn.resize(edit.position + 1, None);
             }
@@ -174,36 +174,36 @@ impl Relay {
     }
 
     /// What is final and not yet told. A committed block may still be cut if the sample ends with it, so it waits for the next event.
-    fn fresh(&mut self, told: &mut Told) {
-        let end = self.page.safe().min(self.wants.range.1);
+    fn fresh(&mut self, delta: &mut Delta) {
+        let end = self.page.safe().min(self.options.range.1);
         // Before the first id that was not given there is nothing that a stop sequence could end.
         let own = self.given.iter().position(|given| !given).unwrap_or(self.given.len());
         while self.told < end && !self.text.is_stopped() {
             let id = self.page.ids()[self.told];
             let (bytes, given) = (self.served.spell(id), self.given.get(self.told) == Some(&true));
-            told.text += &if self.told < own { self.text.echo(&bytes) } else { self.text.push(&bytes) };
-            if self.wants.tokens {
+            delta.text += &if self.told < own { self.text.echo(&bytes) } else { self.text.push(&bytes) };
+            if self.options.tokens {
                 let drawn = self.drawn.get_mut(self.told).and_then(Option::take).filter(|token| token.id == id);
-                told.tokens.push(drawn.unwrap_or(Token { id, prob: None, alternatives: Vec::new() }));
+                delta.tokens.push(drawn.unwrap_or(Token { id, prob: None, alternatives: Vec::new() }));
             }
             self.told += 1;
             self.tokens += usize::from(!given);
         }
     }
 
-    fn end(&mut self, event: &Event, told: &mut Told) {
+    fn end(&mut self, event: &Event, delta: &mut Delta) {
         let Event::Finished { passes, tokens, reason, .. } = event else { return };
-        told.text += &self.text.end();
+        delta.text += &self.text.end();
         let stopped = self.text.is_stopped();
         let seconds = self.begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
         let tokens = if stopped { self.tokens } else { *tokens };
-        told.end = Some(End { reason: Some(*reason).filter(|_| !stopped), tokens, passes: *passes, seconds });
+        delta.end = Some(End { reason: Some(*reason).filter(|_| !stopped), tokens, passes: *passes, seconds });
     }
 
     fn lines(&mut self, event: &Event, begun: Instant) -> bd3::Result<Vec<String>> {
         let Some(trace) = &mut self.trace else { return Ok(Vec::new()) };
         let mut lines = Vec::new();
-        if let (Event::Started { .. }, Some(header)) = (event, &self.wants.header) {
+        if let (Event::Started { .. }, Some(header)) = (event, &self.options.header) {
             lines.extend(serde_json::to_string(header));
         }
         lines.extend(trace.of(event, begun.elapsed().as_secs_f64() * 1000.0)?);
@@ -227,26 +227,26 @@ impl Sink for Relay {
         };
         self.page.follow(event);
         self.note(event);
-        let mut told = Told { trace, ..Told::default() };
+        let mut delta = Delta { trace, ..Delta::default() };
         match event {
             Event::Started { prompt, .. } => {
                 let mask = self.served.mask();
                 self.given = prompt.iter().map(|&id| id != mask).collect();
             }
-            Event::BlockOpened { .. } => self.fresh(&mut told),
+            Event::BlockOpened { .. } => self.fresh(&mut delta),
             Event::BlockCommitted { .. } if !self.first_block => {
                 self.first_block = true;
                 self.served.metrics.first_block(self.asked.elapsed());
             }
             Event::Finished { .. } => {
-                self.fresh(&mut told);
-                self.end(event, &mut told);
+                self.fresh(&mut delta);
+                self.end(event, &mut delta);
             }
             _ => {}
         }
-        let silent = told.text.is_empty() && told.tokens.is_empty() && told.trace.is_empty() && told.end.is_none();
+        let silent = delta.text.is_empty() && delta.tokens.is_empty() && delta.trace.is_empty() && delta.end.is_none();
         if !silent {
-            self.say(told);
+            self.say(delta);
         }
         !self.is_over()
     }
@@ -256,7 +256,7 @@ impl Sink for Relay {
 mod tests {
     use super::*;
     use crate::serve::ServeArgs;
-    use crate::serve::wire::wire;
+    use crate::serve::channel::channel;
     use bd3::event::VERSION;
     use serde_json::Value;
 
@@ -266,7 +266,7 @@ mod tests {
         let mask = served.mask();
         let header =
             Header { version: VERSION, model: "m".into(), tokenizer: "t".into(), mask, seed: 0, settings: Value::Null };
-        let wants = Wants {
+        let options = ChoiceOptions {
             index: 3,
             range: (1, usize::MAX),
             stops: Vec::new(),
@@ -274,8 +274,8 @@ mod tests {
             header: Some(header),
             limit: Duration::from_secs(60),
         };
-        let (to, mut from) = wire();
-        let mut relay = Relay::new(served, to, wants);
+        let (to, mut from) = channel();
+        let mut relay = Relay::new(served, to, options);
         assert!(relay.event(&Event::Started { prompt: vec![1], block: 4, reach: 0 }));
         assert!(!relay.is_over());
         // No block is open.
@@ -286,7 +286,7 @@ mod tests {
         drop(relay);
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut told = Vec::new();
-        while let Some(message) = runtime.block_on(from.hear()) {
+        while let Some(message) = runtime.block_on(from.recv()) {
             told.push(message);
         }
         assert_eq!((told.len(), told[0].failure.is_none(), told[1].index), (2, true, 3));

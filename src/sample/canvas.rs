@@ -1,7 +1,7 @@
-//! The canvas: committed text, and the open block as a draft. Blocks count from `base`, which is position 0 (bos)
+//! The canvas: committed text and the open block. Blocks count from `base`, which is position 0 (bos)
 //! until a window restarts. It knows no model and no rule.
 
-use super::Draft;
+use super::OpenBlock;
 
 /// Text while it is made. Given ids never change; a mask id among them is a gap.
 #[derive(Clone, Debug)]
@@ -9,7 +9,7 @@ pub struct Canvas {
     given: Vec<u32>,
     /// Committed ids, from position 0.
     text: Vec<u32>,
-    draft: Draft,
+    open_block: OpenBlock,
     base: usize,
     block: usize,
     mask_id: u32,
@@ -22,7 +22,7 @@ impl Canvas {
     pub fn new(given: &[u32], block: usize, mask_id: u32) -> Self {
         let known = given.iter().position(|&id| id == mask_id).unwrap_or(given.len());
         let text = given[..known].to_vec();
-        Self { given: given.to_vec(), text, draft: Draft::default(), base: 0, block, mask_id, end: usize::MAX }
+        Self { given: given.to_vec(), text, open_block: OpenBlock::default(), base: 0, block, mask_id, end: usize::MAX }
     }
 
     /// Only the gaps of the given ids are filled; what comes after them in the last block stays masked.
@@ -36,7 +36,7 @@ impl Canvas {
         let start = self.next_start();
         let id = |p: usize| self.text.get(p).or(self.given.get(p)).copied().unwrap_or(self.mask_id);
         let ids = (start..start + self.block).map(id).collect();
-        self.draft = Draft::new(start, ids, self.mask_id).ending(self.end.saturating_sub(start));
+        self.open_block = OpenBlock::new(start, ids, self.mask_id).ending(self.end.saturating_sub(start));
     }
 
     /// Where the next block will start.
@@ -45,28 +45,28 @@ impl Canvas {
     }
 
     /// The open block.
-    pub fn draft(&self) -> &Draft {
-        &self.draft
+    pub fn open_block(&self) -> &OpenBlock {
+        &self.open_block
     }
 
     /// The open block, to be changed.
-    pub fn draft_mut(&mut self) -> &mut Draft {
-        &mut self.draft
+    pub fn open_block_mut(&mut self) -> &mut OpenBlock {
+        &mut self.open_block
     }
 
     /// The open block becomes text.
     pub fn commit(&mut self) {
-        self.text.truncate(self.draft.start());
-        self.text.extend(self.draft.ids());
-        self.draft = Draft::default();
+        self.text.truncate(self.open_block.start());
+        self.text.extend(self.open_block.ids());
+        self.open_block = OpenBlock::default();
     }
 
     /// What is known at the beginning of the open block becomes text: all that is left of it when a sample is stopped.
     pub fn commit_known(&mut self) {
-        let draft = std::mem::take(&mut self.draft);
-        if !draft.ids().is_empty() {
-            self.text.truncate(draft.start());
-            self.text.extend(draft.ids().iter().take_while(|&&id| id != self.mask_id));
+        let open_block = std::mem::take(&mut self.open_block);
+        if !open_block.ids().is_empty() {
+            self.text.truncate(open_block.start());
+            self.text.extend(open_block.ids().iter().take_while(|&&id| id != self.mask_id));
         }
     }
 
@@ -121,23 +121,23 @@ mod tests {
 
     fn fill(canvas: &mut Canvas, row: usize, token: u32) {
         let change = Change { row, kind: EditKind::Fill, token, why: Why::Rule };
-        canvas.draft_mut().change(change, 0.5).unwrap();
+        canvas.open_block_mut().change(change, 0.5).unwrap();
     }
 
     #[test]
     fn a_prompt_that_ends_inside_a_block_leaves_its_tail_fixed() {
         let mut canvas = Canvas::new(&[9, 1, 2, 3, 4, 5], 4, M);
         canvas.open_next();
-        assert_eq!((canvas.draft().start(), canvas.draft().ids()), (4, &[4, 5, M, M][..]));
-        assert_eq!(canvas.draft().masked(), [2, 3]);
-        assert!(canvas.draft().is_fixed(0) && !canvas.draft().is_fixed(2));
+        assert_eq!((canvas.open_block().start(), canvas.open_block().ids()), (4, &[4, 5, M, M][..]));
+        assert_eq!(canvas.open_block().masked(), [2, 3]);
+        assert!(canvas.open_block().is_fixed(0) && !canvas.open_block().is_fixed(2));
         fill(&mut canvas, 2, 6);
         fill(&mut canvas, 3, 7);
         canvas.commit();
         assert_eq!(canvas.text(), [9, 1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(canvas.retract(7), [7]);
         canvas.open_next();
-        assert_eq!(canvas.draft().ids(), [4, 5, 6, M]);
+        assert_eq!(canvas.open_block().ids(), [4, 5, 6, M]);
     }
 
     #[test]
@@ -145,11 +145,11 @@ mod tests {
         let mut canvas = Canvas::new(&[9, 1, M, 3, 4, 5], 2, M);
         assert_eq!(canvas.text(), [9, 1]);
         canvas.open_next();
-        assert_eq!((canvas.draft().start(), canvas.draft().ids()), (2, &[M, 3][..]));
+        assert_eq!((canvas.open_block().start(), canvas.open_block().ids()), (2, &[M, 3][..]));
         fill(&mut canvas, 0, 2);
         canvas.commit();
         canvas.open_next();
-        assert_eq!((canvas.draft().ids(), canvas.draft().masked().len()), (&[4, 5][..], 0));
+        assert_eq!((canvas.open_block().ids(), canvas.open_block().masked().len()), (&[4, 5][..], 0));
         assert!(canvas.is_given(3) && !canvas.is_given(2) && !canvas.is_given(6));
     }
 
@@ -158,7 +158,7 @@ mod tests {
         let mut canvas = Canvas::new(&[9, 1, 2, 3, 4, 5, 6, 7], 4, M);
         canvas.restart(2);
         canvas.open_next();
-        assert_eq!((canvas.base(), canvas.draft().start(), canvas.draft().ids()), (6, 6, &[6, 7, M, M][..]));
+        assert_eq!((canvas.base(), canvas.open_block().start(), canvas.open_block().ids()), (6, 6, &[6, 7, M, M][..]));
         fill(&mut canvas, 2, 8);
         fill(&mut canvas, 3, 8);
         canvas.commit();

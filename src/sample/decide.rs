@@ -14,9 +14,9 @@ impl<C: Cache> Sampler<C> {
     pub(super) fn decide(&mut self, proposals: &[Proposal]) -> Result<Vec<Edit>> {
         self.opened.1 += 1;
         let rule = self.options.rule;
-        let draft = self.canvas.draft_mut();
+        let open_block = self.canvas.open_block_mut();
         let masked: Vec<Proposal> =
-            proposals.iter().filter(|p| draft.ids()[p.row] == draft.mask_id()).cloned().collect();
+            proposals.iter().filter(|p| open_block.ids()[p.row] == open_block.mask_id()).cloned().collect();
         let accepted = match self.reviser.leads() {
             true => masked.iter().map(|proposal| Accepted { row: proposal.row, why: Why::Rule }).collect(),
             false if masked.is_empty() => Vec::new(),
@@ -24,11 +24,11 @@ impl<C: Cache> Sampler<C> {
         };
         let accepted = hasten(accepted, &masked, self.least, |proposal| rule.score(proposal, &self.clock));
         let mut edits = Vec::new();
-        let masks = draft.masked().len();
+        let masks = open_block.masked().len();
         for Accepted { row, why } in &accepted {
             let Some(proposal) = masked.iter().find(|proposal| proposal.row == *row) else { continue };
             let change = Change { row: *row, kind: EditKind::Fill, token: proposal.token, why: *why };
-            edits.push(draft.change(change, proposal.raw_prob as f32)?);
+            edits.push(open_block.change(change, proposal.raw_prob as f32)?);
         }
         edits.extend(self.revise(&accepted, masks, proposals)?);
         self.report(&mut edits, proposals);
@@ -37,24 +37,24 @@ impl<C: Cache> Sampler<C> {
 
     /// What the revision changes after the rule's fills.
     fn revise(&mut self, accepted: &[Accepted], masks: usize, proposals: &[Proposal]) -> Result<Vec<Edit>> {
-        let draft = self.canvas.draft_mut();
+        let open_block = self.canvas.open_block_mut();
         let filled: Vec<usize> = accepted.iter().map(|accepted| accepted.row).collect();
         for proposal in proposals.iter().filter(|proposal| !filled.contains(&proposal.row)) {
-            if draft.ids()[proposal.row] != draft.mask_id() {
-                draft.rescored(proposal.row, proposal.standing as f32);
+            if open_block.ids()[proposal.row] != open_block.mask_id() {
+                open_block.rescored(proposal.row, proposal.standing as f32);
             }
         }
-        let full = draft.masked().is_empty();
+        let full = open_block.masked().is_empty();
         let mut edits = Vec::new();
-        for change in self.reviser.changes(draft, &filled, masks, proposals) {
+        for change in self.reviser.changes(open_block, &filled, masks, proposals) {
             let same = |p: &&Proposal| (p.row, p.token) == (change.row, change.token);
             let prob = proposals.iter().find(same).map_or(0.0, |proposal| proposal.raw_prob);
-            edits.push(draft.change(change, prob as f32)?);
+            edits.push(open_block.change(change, prob as f32)?);
         }
-        for change in self.reviser.roll(draft, &mut self.rng) {
-            edits.push(draft.change(change, 0.0)?);
+        for change in self.reviser.roll(open_block, &mut self.rng) {
+            edits.push(open_block.change(change, 0.0)?);
         }
-        let left = draft.masked().len();
+        let left = open_block.masked().len();
         if full && left > 0 {
             // The rule begins anew with what is masked again.
             self.clock = Clock::new(left).of_block(self.options.block);
@@ -64,7 +64,7 @@ impl<C: Cache> Sampler<C> {
 
     /// Adds the alternatives that were asked for.
     fn report(&self, edits: &mut [Edit], proposals: &[Proposal]) {
-        let (start, count) = (self.canvas.draft().start(), self.options.alternatives);
+        let (start, count) = (self.canvas.open_block().start(), self.options.alternatives);
         for edit in edits.iter_mut().filter(|_| count > 0) {
             if let Some(proposal) = proposals.iter().find(|proposal| start + proposal.row == edit.position) {
                 let most = proposal.alternatives.iter().take(count);
@@ -88,10 +88,10 @@ impl<C: Cache> Sampler<C> {
 
     /// The edits that follow from it: unlikely tokens become masks, and the rule begins anew with them.
     fn correct(&mut self, read: &[Proposal]) -> Result<Vec<Edit>> {
-        let draft = self.canvas.draft_mut();
-        read.iter().for_each(|proposal| draft.rescored(proposal.row, proposal.standing as f32));
-        let changes = self.reviser.correct(draft, read).into_iter();
-        let mut edits = changes.map(|change| draft.change(change, 0.0)).collect::<Result<Vec<Edit>>>()?;
+        let open_block = self.canvas.open_block_mut();
+        read.iter().for_each(|proposal| open_block.rescored(proposal.row, proposal.standing as f32));
+        let changes = self.reviser.correct(open_block, read).into_iter();
+        let mut edits = changes.map(|change| open_block.change(change, 0.0)).collect::<Result<Vec<Edit>>>()?;
         self.clock = Clock::new(edits.len()).of_block(self.options.block);
         if let (Some(first), Some(proof)) = (edits.first(), &mut self.proof) {
             proof.forget(first.position, &self.canvas);
@@ -132,9 +132,9 @@ impl<C: Cache> Sampler<C> {
         self.guide.iter_mut().for_each(|guide| guide.truncate(stored));
         self.emit(&Event::Retracted { start: position, ids, pass: self.passes, prob, why: Why::Unlikely }, sink);
         self.open_next(sink);
-        let row = position - self.canvas.draft().start();
+        let row = position - self.canvas.open_block().start();
         let change = Change { row, kind: EditKind::Fill, token, why: Why::Better };
-        let edit = self.canvas.draft_mut().change(change, better)?;
+        let edit = self.canvas.open_block_mut().change(change, better)?;
         self.emit(&Event::Edited { pass: self.passes, edits: vec![edit] }, sink);
         Ok(())
     }

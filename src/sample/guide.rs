@@ -32,7 +32,7 @@ impl<C: Cache> Unguided<C> {
         };
         let ids = canvas.text()[stored..until].iter().copied();
         self.store = (stored..).zip(ids).map(hide).collect();
-        self.open = (canvas.draft().start()..).zip(canvas.draft().ids().iter().copied()).map(hide).collect();
+        self.open = (canvas.open_block().start()..).zip(canvas.open_block().ids().iter().copied()).map(hide).collect();
         if oldest > 0 {
             self.cache.drop_oldest(oldest);
         }

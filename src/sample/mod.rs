@@ -4,11 +4,11 @@
 
 mod canvas;
 mod decide;
-mod draft;
 mod guide;
 mod infill;
 mod look_back;
 pub mod official;
+mod open_block;
 mod options;
 mod proof;
 pub mod revise;
@@ -19,9 +19,9 @@ mod turns;
 mod window;
 
 pub use canvas::Canvas;
-pub use draft::Draft;
 pub use infill::{Part, Template};
 pub use look_back::LookBack;
+pub use open_block::OpenBlock;
 pub use options::SampleOptions;
 pub use revise::Revise;
 pub use rule::{Accepted, Budget, Knobs, Rule, Split};

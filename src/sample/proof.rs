@@ -32,21 +32,21 @@ impl<C: Cache> Proof<C> {
 
     /// Decides what the next pass stores and asks; `piece`: ids that it stores, at most, or one block.
     pub fn plan(&mut self, canvas: &Canvas, piece: usize, options: &SampleOptions) {
-        let (draft, stored) = (canvas.draft(), canvas.base() + self.cache.end());
-        let start = draft.start();
+        let (open_block, stored) = (canvas.open_block(), canvas.base() + self.cache.end());
+        let start = open_block.start();
         let missing = start.saturating_sub(stored);
         self.store.clear();
         self.open.clear();
         self.ask = Ask::none();
         self.store.extend(canvas.text()[stored.min(start)..start].iter().take(piece));
-        if missing == 0 || missing + draft.ids().len() <= piece {
+        if missing == 0 || missing + open_block.ids().len() <= piece {
             // Rows that are stored stood there when they were read, and were good enough.
             let known = stored.saturating_sub(start);
-            self.store.extend(&draft.wanted()[known..]);
-            let rows: Vec<usize> = draft.drawn().into_iter().filter(|&row| row >= known).collect();
+            self.store.extend(&open_block.wanted()[known..]);
+            let rows: Vec<usize> = open_block.drawn().into_iter().filter(|&row| row >= known).collect();
             self.first = rows.first().copied().unwrap_or(known);
-            self.open.resize(draft.wanted().len() - self.first, canvas.mask_id());
-            let standing = rows.iter().map(|&row| draft.ids()[row]).collect();
+            self.open.resize(open_block.wanted().len() - self.first, canvas.mask_id());
+            let standing = rows.iter().map(|&row| open_block.ids()[row]).collect();
             let rows: Vec<usize> = rows.into_iter().map(|row| row - self.first).collect();
             // Nothing is drawn from what is read.
             let ask = Ask::new(rows.clone(), vec![0.5; rows.len()], Filter::GREEDY);

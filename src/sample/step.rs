@@ -14,7 +14,7 @@ use super::look_back::Watch;
 use super::proof::Proof;
 use super::revise::Reviser;
 use super::rule::{Clock, hurry};
-use super::{Canvas, Draft, Revise, SampleOptions, Window};
+use super::{Canvas, OpenBlock, Revise, SampleOptions, Window};
 
 /// One sample while it is made.
 pub struct Sampler<C> {
@@ -125,7 +125,7 @@ impl<C: Cache> Sampler<C> {
         Ok(Self {
             canvas,
             cache,
-            reviser: Reviser::new(options.revise, options.rule, &Draft::default(), &mut rng),
+            reviser: Reviser::new(options.revise, options.rule, &OpenBlock::default(), &mut rng),
             rng,
             clock: Clock::new(0),
             opened: (Instant::now(), 0),
@@ -162,7 +162,7 @@ impl<C: Cache> Sampler<C> {
     fn plan_block(&mut self) {
         let SampleOptions { window, block, train_length, .. } = self.options;
         let stored = self.canvas.base() + self.cache.end();
-        let unstored = self.canvas.draft().start() - stored;
+        let unstored = self.canvas.open_block().start() - stored;
         let piece = (PIECE / block).max(1) * block;
         self.ask = Ask::none();
         let mut fresh = piece;
@@ -184,8 +184,8 @@ impl<C: Cache> Sampler<C> {
     fn ask_block(&mut self) -> Ask {
         let SampleOptions { rule, budget, filter, alternatives, .. } = self.options;
         let bias = self.options.bias.clone();
-        let draft = self.canvas.draft();
-        let masked = draft.masked();
+        let open_block = self.canvas.open_block();
+        let masked = open_block.masked();
         if self.opened.1 == 0 {
             // What it took to store a long prompt is not the block's.
             self.opened.0 = Instant::now();
@@ -196,7 +196,7 @@ impl<C: Cache> Sampler<C> {
             true => Vec::new(),
             false => rule.rows_at_least(&masked, self.least, &mut self.clock, &mut self.rng),
         };
-        rows.extend(self.reviser.rows(draft));
+        rows.extend(self.reviser.rows(open_block));
         rows.sort_unstable();
         let uniforms = rows.iter().map(|_| self.rng.uniform()).collect();
         Ask { alternatives: alternatives.max(rule.alternatives()), bias, ..Ask::new(rows, uniforms, filter) }
@@ -212,7 +212,7 @@ impl<C: Cache> Sampler<C> {
         }
         let stored = self.canvas.base() + self.cache.end();
         let store = &self.canvas.text()[stored..self.until];
-        let open = if asks { self.canvas.draft().ids() } else { &[] };
+        let open = if asks { self.canvas.open_block().ids() } else { &[] };
         let guide = self.guide.as_mut().map(|guide| guide.lead(asks));
         Lane { guide, ..Lane::new(&mut self.cache, store, open, &self.ask) }
     }
@@ -311,13 +311,13 @@ impl<C: Cache> Sampler<C> {
     /// Commits the open block once it is settled, and opens the next one, until there is something to ask. Blocks without a mask
     /// (a prompt's, between two gaps) need no pass.
     pub(super) fn advance(&mut self, sink: &mut impl Sink) {
-        while self.reason().is_none() && self.reviser.is_settled(self.canvas.draft()) {
-            if self.canvas.draft().is_cut() {
+        while self.reason().is_none() && self.reviser.is_settled(self.canvas.open_block()) {
+            if self.canvas.open_block().is_cut() {
                 // The text ends inside this block, which so never becomes whole.
                 self.canvas.commit_known();
                 return self.finish(Reason::Length, self.limit(), sink);
             }
-            let (start, ids) = (self.canvas.draft().start(), self.canvas.draft().ids().to_vec());
+            let (start, ids) = (self.canvas.open_block().start(), self.canvas.open_block().ids().to_vec());
             self.canvas.commit();
             self.emit(&Event::BlockCommitted { start, ids }, sink);
             let ends = self.verdict().map(|(_, length)| length);
@@ -329,7 +329,7 @@ impl<C: Cache> Sampler<C> {
             }
             self.open_or_finish(sink);
         }
-        if self.status == Status::Running && self.reviser.reads(self.canvas.draft()) {
+        if self.status == Status::Running && self.reviser.reads(self.canvas.open_block()) {
             self.status = Status::Reading;
         }
     }
@@ -354,11 +354,11 @@ impl<C: Cache> Sampler<C> {
             self.guide.iter_mut().for_each(|guide| guide.truncate(0));
         }
         self.canvas.open_next();
-        let draft = self.canvas.draft();
-        self.clock = Clock::new(draft.masked().len()).of_block(self.options.block);
-        self.reviser = Reviser::new(self.options.revise, self.options.rule, draft, &mut self.rng);
+        let open_block = self.canvas.open_block();
+        self.clock = Clock::new(open_block.masked().len()).of_block(self.options.block);
+        self.reviser = Reviser::new(self.options.revise, self.options.rule, open_block, &mut self.rng);
         self.opened = (Instant::now(), 0);
-        let (start, ids) = (draft.start(), draft.ids().to_vec());
+        let (start, ids) = (open_block.start(), open_block.ids().to_vec());
         self.emit(&Event::BlockOpened { start, ids }, sink);
     }
 
@@ -380,7 +380,7 @@ impl<C: Cache> Sampler<C> {
 
     /// Does the planned pass score the open block, or only store?
     fn asks(&self) -> bool {
-        self.until == self.canvas.draft().start()
+        self.until == self.canvas.open_block().start()
     }
 
     /// The length of the whole text asked for.

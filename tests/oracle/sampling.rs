@@ -64,8 +64,11 @@ fn empty_canvas(dir: &Path, block: usize) -> Result<(Canvas, u32), String> {
 
 /// Compares the canvas with a recorded row of ids, -1 where nothing stands yet.
 fn compare_canvas(name: &str, canvas: &Canvas, expected: &[f64]) -> Check {
-    let mut found: Vec<f64> =
-        canvas.text()[..canvas.draft().start()].iter().chain(canvas.draft().ids()).map(|&id| f64::from(id)).collect();
+    let mut found: Vec<f64> = canvas.text()[..canvas.open_block().start()]
+        .iter()
+        .chain(canvas.open_block().ids())
+        .map(|&id| f64::from(id))
+        .collect();
     found.resize(expected.len(), -1.0);
     close(name, &found, expected, (0.0, 0.0))
 }
@@ -81,7 +84,7 @@ fn one_sample(probs: &Tensor) -> Result<usize, String> {
 /// What every recorded row must be before anything is drawn: a distribution, without the mask or with it at `stay`; certain
 /// where a token stands.
 fn check_rows(name: &str, probs: &Tensor, canvas: &Canvas, (mask_id, stay): (u32, f64)) -> Check {
-    for (row, (probs, &standing)) in probs.rows().zip(canvas.draft().ids()).enumerate() {
+    for (row, (probs, &standing)) in probs.rows().zip(canvas.open_block().ids()).enumerate() {
         let name = format!("{name} row {row}");
         if standing == mask_id {
             close(&name, &[probs.iter().sum(), probs[mask_id as usize]], &[1.0, stay], (1e-6, 0.0))?;
@@ -107,7 +110,7 @@ pub fn first_hitting_trajectory(dir: &Path, file: &Path) -> Check {
             return Err(format!("u[{step}]: outside of [0, 1)"));
         }
         check_rows(&format!("probs[{step}]"), &probs, &canvas, (mask_id, 0.0))?;
-        let masked = canvas.draft().masked();
+        let masked = canvas.open_block().masked();
         // The recorded choice is the k-th masked position; the middle of its interval is a uniform that leads to it.
         let row = first_hitting(&masked, (chosen.data[step] + 0.5) / masked.len() as f64);
         let token = exponential_race(&probs.at(row).data, &uniforms.at(row).data) as u32;
@@ -119,7 +122,7 @@ pub fn first_hitting_trajectory(dir: &Path, file: &Path) -> Check {
             return Err(format!("t[{step}]: {}, expected less than {before}", times.data[step]));
         }
         before = times.data[step];
-        if canvas.draft().masked().is_empty() && step + 1 < steps {
+        if canvas.open_block().masked().is_empty() && step + 1 < steps {
             canvas.commit();
             canvas.open_next();
             before = 1.0;
@@ -170,7 +173,7 @@ pub fn ancestral_trajectory(dir: &Path, file: &Path) -> Check {
             }
             None => calls += 1,
         }
-        let before = canvas.draft().ids().to_vec();
+        let before = canvas.open_block().ids().to_vec();
         for row in 0..before.len() {
             let ours = ancestral_posterior(&probs[row * vocab..(row + 1) * vocab], stay, mask_id);
             let name = format!("probs[{step}] row {row}");
@@ -189,10 +192,10 @@ pub fn ancestral_trajectory(dir: &Path, file: &Path) -> Check {
                 return Err(format!("x[{step}] row {row}: not masked"));
             }
         }
-        previous = (canvas.draft().ids() == before).then_some(probs);
+        previous = (canvas.open_block().ids() == before).then_some(probs);
         compare_canvas(&format!("x[{step}]"), &canvas, &ids.at(step).data)?;
         in_block += 1.0;
-        if canvas.draft().masked().is_empty() && step + 1 < steps {
+        if canvas.open_block().masked().is_empty() && step + 1 < steps {
             canvas.commit();
             canvas.open_next();
             (in_block, previous) = (0.0, None);
@@ -280,5 +283,5 @@ pub fn sedd(dir: &Path, file: &Path) -> Check {
 /// Puts a token into a masked row; false where there is none.
 fn fill(canvas: &mut Canvas, row: usize, token: u32) -> bool {
     let change = Change { row, kind: EditKind::Fill, token, why: Why::Rule };
-    canvas.draft_mut().change(change, 0.0).is_ok()
+    canvas.open_block_mut().change(change, 0.0).is_ok()
 }

@@ -3,7 +3,7 @@
 use bd3::event::{EditKind, Why};
 use bd3::pass::Proposal;
 use bd3::rng::Rng;
-use bd3::sample::Draft;
+use bd3::sample::OpenBlock;
 use bd3::sample::revise::Change;
 use bd3::sample::revise::corrector::unlikely;
 use bd3::sample::revise::edit::{Editing, Seen, edits};
@@ -196,16 +196,16 @@ fn what_is_unlikely_from_left_to_right_becomes_a_mask() {
         ("______", "catsup", "999999", "catsup"),
         ("___sup", "catsup", "222000", "___sup"),
     ] {
-        let mut draft = Draft::new(8, ids(opened), MASK);
+        let mut open_block = OpenBlock::new(8, ids(opened), MASK);
         for (row, &token) in ids(full).iter().enumerate().filter(|(row, _)| ids(opened)[*row] == MASK) {
-            draft.change(Change { row, kind: EditKind::Fill, token, why: Why::Rule }, 0.0).unwrap();
+            open_block.change(Change { row, kind: EditKind::Fill, token, why: Why::Rule }, 0.0).unwrap();
         }
         let read = proposals(&"?".repeat(6), tenths).into_iter();
         let read: Vec<Proposal> = read.map(|p| Proposal { standing: p.raw_prob, ..p }).collect();
-        for change in unlikely(&draft, &read, 0.5) {
+        for change in unlikely(&open_block, &read, 0.5) {
             assert_eq!((change.kind, change.why), (EditKind::Remask, Why::Unlikely));
-            draft.change(change, 0.0).unwrap();
+            open_block.change(change, 0.0).unwrap();
         }
-        assert_eq!(text(draft.ids()), after);
+        assert_eq!(text(open_block.ids()), after);
     }
 }

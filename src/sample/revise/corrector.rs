@@ -9,7 +9,7 @@ use super::Change;
 use crate::error::{Error, Result};
 use crate::event::{EditKind, Why};
 use crate::pass::Proposal;
-use crate::sample::Draft;
+use crate::sample::OpenBlock;
 
 /// How to correct.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -39,8 +39,8 @@ impl Corrector {
 
 /// The rows of a full block that become masks again: drawn ones whose token has less than this probability. `read` are the answers at
 /// block size 1, with [`Proposal::standing`] that of the token that stands in the row.
-pub fn unlikely(draft: &Draft, read: &[Proposal], threshold: f64) -> Vec<Change> {
-    let (kind, token, why) = (EditKind::Remask, draft.mask_id(), Why::Unlikely);
-    let goes = |proposal: &&Proposal| !draft.is_fixed(proposal.row) && proposal.standing < threshold;
+pub fn unlikely(open_block: &OpenBlock, read: &[Proposal], threshold: f64) -> Vec<Change> {
+    let (kind, token, why) = (EditKind::Remask, open_block.mask_id(), Why::Unlikely);
+    let goes = |proposal: &&Proposal| !open_block.is_fixed(proposal.row) && proposal.standing < threshold;
     read.iter().filter(goes).map(|proposal| Change { row: proposal.row, kind, token, why }).collect()
 }

@@ -10,33 +10,33 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 const MOST: usize = 4 << 20;
 
 /// The end that tells.
-pub struct Teller<T> {
+pub struct Sender<T> {
     to: UnboundedSender<(T, usize)>,
     behind: Arc<AtomicUsize>,
 }
 
 /// The end that hears.
-pub struct Hearer<T> {
+pub struct Receiver<T> {
     from: UnboundedReceiver<(T, usize)>,
     behind: Arc<AtomicUsize>,
 }
 
 /// Both ends.
-pub fn wire<T>() -> (Teller<T>, Hearer<T>) {
+pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let (to, from) = unbounded_channel();
     let behind = Arc::new(AtomicUsize::new(0));
-    (Teller { to, behind: behind.clone() }, Hearer { from, behind })
+    (Sender { to, behind: behind.clone() }, Receiver { from, behind })
 }
 
-impl<T> Clone for Teller<T> {
+impl<T> Clone for Sender<T> {
     fn clone(&self) -> Self {
         Self { to: self.to.clone(), behind: self.behind.clone() }
     }
 }
 
-impl<T> Teller<T> {
+impl<T> Sender<T> {
     /// Tells what takes so many bytes, about; false where nobody hears any more.
-    pub fn tell(&self, message: T, bytes: usize) -> bool {
+    pub fn send(&self, message: T, bytes: usize) -> bool {
         self.behind.fetch_add(bytes, Ordering::Relaxed);
         self.to.send((message, bytes)).is_ok()
     }
@@ -52,9 +52,9 @@ impl<T> Teller<T> {
     }
 }
 
-impl<T> Hearer<T> {
+impl<T> Receiver<T> {
     /// The next message; none where nobody tells any more.
-    pub async fn hear(&mut self) -> Option<T> {
+    pub async fn recv(&mut self) -> Option<T> {
         let (message, bytes) = self.from.recv().await?;
         self.behind.fetch_sub(bytes, Ordering::Relaxed);
         Some(message)
@@ -67,13 +67,13 @@ mod tests {
 
     #[test]
     fn a_reader_that_is_behind_is_known_until_it_has_read() {
-        let (teller, mut hearer) = wire();
-        assert!((0..4).all(|message| !teller.is_behind() && teller.tell(message, MOST / 4)));
-        assert!(teller.clone().is_behind());
+        let (sender, mut receiver) = channel();
+        assert!((0..4).all(|message| !sender.is_behind() && sender.send(message, MOST / 4)));
+        assert!(sender.clone().is_behind());
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        assert_eq!(runtime.block_on(hearer.hear()), Some(0));
-        assert!(!teller.is_behind() && !teller.is_closed());
-        drop(hearer);
-        assert!(teller.is_closed() && !teller.tell(1, 1));
+        assert_eq!(runtime.block_on(receiver.recv()), Some(0));
+        assert!(!sender.is_behind() && !sender.is_closed());
+        drop(receiver);
+        assert!(sender.is_closed() && !sender.send(1, 1));
     }
 }

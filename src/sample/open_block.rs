@@ -1,4 +1,4 @@
-//! The open block as a draft: what its rows hold, what is known of them, and how changes become edits. Rows that were known when
+//! The open block: what its rows hold, what is known of them, and how changes become edits. Rows that were known when
 //! the block opened are fixed. It knows no model, no rule and no revision.
 
 use super::revise::Change;
@@ -7,7 +7,7 @@ use crate::event::{Edit, EditKind};
 
 /// The open block.
 #[derive(Clone, Debug, Default)]
-pub struct Draft {
+pub struct OpenBlock {
     mask_id: u32,
     start: usize,
     ids: Vec<u32>,
@@ -16,7 +16,7 @@ pub struct Draft {
     probs: Vec<f32>,
 }
 
-impl Draft {
+impl OpenBlock {
     /// A block that opens at absolute position `start`; what is no mask is fixed.
     pub fn new(start: usize, ids: Vec<u32>, mask_id: u32) -> Self {
         let fixed: Vec<bool> = ids.iter().map(|&id| id != mask_id).collect();
@@ -131,27 +131,27 @@ mod tests {
 
     const M: u32 = 0;
 
-    fn change(draft: &mut Draft, row: usize, kind: EditKind, token: u32) -> Result<Edit> {
-        draft.change(Change { row, kind, token, why: Why::Rule }, 0.5)
+    fn change(open_block: &mut OpenBlock, row: usize, kind: EditKind, token: u32) -> Result<Edit> {
+        open_block.change(Change { row, kind, token, why: Why::Rule }, 0.5)
     }
 
     #[test]
     fn changes_become_edits_and_fixed_rows_stay() {
-        let mut draft = Draft::new(8, vec![3, M, M, M], M);
-        assert_eq!((draft.masked(), draft.drawn()), (vec![1, 2, 3], vec![]));
-        let edit = change(&mut draft, 2, EditKind::Fill, 5).unwrap();
+        let mut open_block = OpenBlock::new(8, vec![3, M, M, M], M);
+        assert_eq!((open_block.masked(), open_block.drawn()), (vec![1, 2, 3], vec![]));
+        let edit = change(&mut open_block, 2, EditKind::Fill, 5).unwrap();
         assert_eq!(edit, Edit::fill(10, M, 5, 0.5));
-        let edit = change(&mut draft, 2, EditKind::Revise, 6).unwrap();
+        let edit = change(&mut open_block, 2, EditKind::Revise, 6).unwrap();
         assert_eq!((edit.old, edit.new, edit.old_prob), (5, 6, 0.5));
-        assert_eq!(change(&mut draft, 1, EditKind::Insert, M).unwrap().old, M);
-        assert_eq!(draft.ids(), [3, M, M, 6]);
-        let edit = change(&mut draft, 3, EditKind::Insert, M).unwrap();
-        assert_eq!((edit.old, edit.old_prob, draft.ids()), (6, 0.5, &[3, M, M, M][..]));
-        change(&mut draft, 1, EditKind::Fill, 5).unwrap();
-        change(&mut draft, 2, EditKind::Fill, 6).unwrap();
-        let edit = change(&mut draft, 1, EditKind::Delete, M).unwrap();
-        assert_eq!((edit.old, edit.new, draft.ids()), (5, 6, &[3, 6, M, M][..]));
-        assert_eq!(change(&mut draft, 1, EditKind::Remask, M).unwrap().new, M);
+        assert_eq!(change(&mut open_block, 1, EditKind::Insert, M).unwrap().old, M);
+        assert_eq!(open_block.ids(), [3, M, M, 6]);
+        let edit = change(&mut open_block, 3, EditKind::Insert, M).unwrap();
+        assert_eq!((edit.old, edit.old_prob, open_block.ids()), (6, 0.5, &[3, M, M, M][..]));
+        change(&mut open_block, 1, EditKind::Fill, 5).unwrap();
+        change(&mut open_block, 2, EditKind::Fill, 6).unwrap();
+        let edit = change(&mut open_block, 1, EditKind::Delete, M).unwrap();
+        assert_eq!((edit.old, edit.new, open_block.ids()), (5, 6, &[3, 6, M, M][..]));
+        assert_eq!(change(&mut open_block, 1, EditKind::Remask, M).unwrap().new, M);
         for (row, kind, token) in [
             (0, EditKind::Revise, 4),
             (0, EditKind::Remask, M),
@@ -161,12 +161,12 @@ mod tests {
             (1, EditKind::Revise, 4),
             (1, EditKind::Delete, M),
         ] {
-            assert!(change(&mut draft, row, kind, token).is_err(), "{row} {kind:?}");
+            assert!(change(&mut open_block, row, kind, token).is_err(), "{row} {kind:?}");
         }
-        let mut cut = Draft::new(4, vec![3, M, M, M], M).ending(2);
-        assert_eq!((cut.masked(), cut.is_cut(), draft.is_cut()), (vec![1], true, false));
+        let mut cut = OpenBlock::new(4, vec![3, M, M, M], M).ending(2);
+        assert_eq!((cut.masked(), cut.is_cut(), open_block.is_cut()), (vec![1], true, false));
         assert!(change(&mut cut, 2, EditKind::Fill, 5).is_err());
-        let mut tail = Draft::new(0, vec![M, M, 4], M);
+        let mut tail = OpenBlock::new(0, vec![M, M, 4], M);
         assert!(change(&mut tail, 0, EditKind::Insert, M).is_err());
     }
 }

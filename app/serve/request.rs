@@ -9,11 +9,11 @@ use bd3::sample::{Part, SampleOptions, Template};
 use serde_json::{Value, json};
 
 use super::Served;
+use super::channel::Sender;
 use super::error::ApiError;
 use super::fields::{Fields, whole};
 use super::queue::Order;
-use super::relay::{Relay, Told, Wants};
-use super::wire::Teller;
+use super::relay::{ChoiceOptions, Delta, Relay};
 use crate::job::{bos, template_ids};
 use crate::sample::{SampleArgs, block_that_holds};
 
@@ -35,7 +35,7 @@ pub enum Start {
 }
 
 /// A request that was understood.
-pub struct Wish {
+pub struct GenerationRequest {
     /// One for each prompt.
     pub starts: Vec<Start>,
     /// Choices of each.
@@ -66,7 +66,7 @@ pub struct Wish {
     pub alternatives: usize,
 }
 
-impl Wish {
+impl GenerationRequest {
     /// Takes the fields that both endpoints share. `max_tokens` and `logprobs` are theirs.
     pub fn take(served: &Served, fields: &mut Fields) -> Result<(Self, Fields), ApiError> {
         served.check_model(fields.text("model")?.as_deref())?;
@@ -82,7 +82,7 @@ impl Wish {
             return Err(ApiError::field("stream_options", "none without `stream`", "one"));
         }
         let (seed, signed) = seed(fields)?;
-        let mut wish = Self {
+        let mut request = Self {
             starts: Vec::new(),
             n: fields.count("n", 1..=MOST_CHOICES)?.unwrap_or(1),
             seed,
@@ -101,10 +101,10 @@ impl Wish {
         for name in ["temperature", "top_p"] {
             // Without them as `bd3 sample` has it.
             if let Some(number) = fields.number(name)? {
-                wish.flags.push(format!("--{}={number}", name.replace('_', "-")));
+                request.flags.push(format!("--{}={number}", name.replace('_', "-")));
             }
         }
-        Ok((wish, bd3))
+        Ok((request, bd3))
     }
 
     /// The rest of the object `bd3`: flags of `bd3 sample`.
@@ -146,7 +146,7 @@ impl Wish {
     }
 
     /// The orders, each with its relay to `to`, and the ids that the prompts have together.
-    pub fn orders(&self, served: &Arc<Served>, to: &Teller<Told>) -> Result<(Vec<Order>, usize), ApiError> {
+    pub fn orders(&self, served: &Arc<Served>, to: &Sender<Delta>) -> Result<(Vec<Order>, usize), ApiError> {
         if self.starts.len() as u64 * self.n > MOST_CHOICES {
             let message =
                 format!("expected at most {MOST_CHOICES} choices, found {}", self.starts.len() as u64 * self.n);
@@ -168,7 +168,7 @@ impl Wish {
                 let length = options.check(&ids, served.mask()).map_err(|e| refuse(&e))?;
                 let bytes = served.cache_bytes(&options, length);
                 served.check_bytes(bytes)?;
-                let wants = Wants {
+                let choice = ChoiceOptions {
                     index,
                     range,
                     stops: self.stops.clone(),
@@ -176,7 +176,7 @@ impl Wish {
                     header: self.events.then(|| self.header(served, &options)),
                     limit: served.limits.time,
                 };
-                let relay = Relay::new(served.clone(), to.clone(), wants);
+                let relay = Relay::new(served.clone(), to.clone(), choice);
                 orders.push(Order { options, ids, rng: root.split_at("sample", number), bytes, relay });
             }
         }
