@@ -52,6 +52,9 @@ pub struct Layout {
 
 impl Layout {
     /// Refuses a size that does not divide the length.
+    ///
+    /// # Errors
+    /// As said; a size of 0 divides nothing.
     pub fn new(length: usize, size: usize) -> Result<Self> {
         if size == 0 || !length.is_multiple_of(size) {
             return Err(Error::value("block size", format!("a divisor of the length {length}"), size.to_string()));

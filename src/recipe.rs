@@ -1,5 +1,4 @@
-//! A training recipe as written: TOML, every key known, every value of its type. What the values mean together is checked
-//! where they are used (`train::plan`).
+//! A training recipe as written: TOML, every key known, every value of its type. `train::plan` checks what they mean together.
 
 use std::path::{Path, PathBuf};
 
@@ -14,8 +13,7 @@ pub struct Recipe {
     /// Seeds everything: initial weights, order of the data, noise, dropout.
     #[serde(default)]
     pub seed: u64,
-    /// All quirks of the official code together: ordered antithetic times, the f32 bound 1e-3, weight 1 for intervals above one half,
-    /// bos in the training denominator.
+    /// The official code's quirks: ordered antithetic times, f32 bound 1e-3, weight 1 of clips above 1/2, bos in the denominator.
     #[serde(default)]
     pub official: bool,
     /// The text.
@@ -42,8 +40,7 @@ pub struct Data {
     pub toy: Option<usize>,
     /// How the toy stories are tokenized: `bytes` or `train:N`.
     pub tokenizer: Option<String>,
-    /// How documents become rows: `stream`, `starts` for short documents, `documents` (a row each; rows that end early are passed
-    /// over), or `official` and `official-special` as in the paper's scripts.
+    /// How documents become rows: `stream`, `starts` (short ones), `documents` (full rows alone), `official`, `official-special`.
     #[serde(default = "stream")]
     pub wrap: String,
 }
@@ -208,8 +205,7 @@ pub struct Train {
     pub validate_rows: usize,
 }
 
-/// What large products round their inputs to: those of linear layers, of the head and of Muon. Their sums, and all that is no such
-/// product, attention too, are f32.
+/// What large products (linear layers, head, Muon) round their inputs to. Their sums, and all else, attention too, are f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Precision {
@@ -264,6 +260,9 @@ fn validate_rows() -> usize {
 
 impl Recipe {
     /// Reads a recipe file and applies `KEY=VALUE` settings (dotted keys, TOML values) on top.
+    ///
+    /// # Errors
+    /// A file that can't be read, is not UTF-8, or is empty; else as [`Recipe::parse`].
     pub fn open(path: &Path, settings: &[String]) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
         let text = String::from_utf8(bytes).map_err(|e| {
@@ -277,6 +276,9 @@ impl Recipe {
     }
 
     /// Reads a recipe; `path` names it in errors.
+    ///
+    /// # Errors
+    /// No TOML, a missing or unknown key, a value of another type, or a setting that is no `KEY=VALUE` or does not fit.
     pub fn parse(path: &Path, text: &str, settings: &[String]) -> Result<Self> {
         let line = |e: &toml::de::Error| e.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
         // Once as written, so that an error knows its line; once more with the settings on top.

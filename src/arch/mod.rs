@@ -187,6 +187,9 @@ impl Arch {
     }
 
     /// Refuses a block size that means nothing to the model: a next-token model has 1, score entropy the whole length.
+    ///
+    /// # Errors
+    /// Another block size.
     pub fn check_block(&self, block: usize) -> Result<()> {
         let only = match self.objective {
             Objective::Masked => return Ok(()),
@@ -200,6 +203,10 @@ impl Arch {
     }
 
     /// Checks what every part relies on; `name` is the file or recipe at fault.
+    ///
+    /// # Errors
+    /// A number that is out of range or does not divide what it should, a mask id beyond the vocabulary, or an objective that the
+    /// shape does not have.
     pub fn check(&self, name: &str) -> Result<()> {
         let refuse = |key: &str, expected: String, found: String| Err(refusal(name, key, expected, found));
         // Far beyond any model, and small enough that a damaged file can't ask for all the memory there is.

@@ -17,12 +17,18 @@ pub struct Config {
 
 impl Config {
     /// Reads a file.
+    ///
+    /// # Errors
+    /// A file that can't be read; else as [`Config::parse`].
     pub fn open(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|e| Error::io(path, e))?;
         Self::parse(path, &bytes)
     }
 
     /// Reads bytes; `path` names them in errors.
+    ///
+    /// # Errors
+    /// Bytes that are not UTF-8, or not one JSON object.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
         let text = std::str::from_utf8(bytes)
             .map_err(|e| Error::file(path, "UTF-8 text", format!("a wrong byte at offset {}", e.valid_up_to())))?;
@@ -57,37 +63,58 @@ impl Config {
     }
 
     /// A whole number, if the key is there.
+    ///
+    /// # Errors
+    /// A value that is no whole number, or negative.
     pub fn opt_usize(&self, key: &str) -> Result<Option<usize>> {
         self.typed(key, "a whole number", |v| v.as_u64().and_then(|v| usize::try_from(v).ok()))
     }
 
     /// A whole number.
+    ///
+    /// # Errors
+    /// A key that is missing or null; else as [`Config::opt_usize`].
     pub fn usize(&self, key: &str) -> Result<usize> {
         self.opt_usize(key)?.ok_or_else(|| self.missing(key, "a whole number"))
     }
 
     /// A token id, if the key is there.
+    ///
+    /// # Errors
+    /// A value that is no whole number below 2^32, or negative.
     pub fn opt_id(&self, key: &str) -> Result<Option<u32>> {
         self.typed(key, "a token id", |v| v.as_u64().and_then(|v| u32::try_from(v).ok()))
     }
 
     /// A number, if the key is there.
+    ///
+    /// # Errors
+    /// A value that is no number.
     pub fn opt_f64(&self, key: &str) -> Result<Option<f64>> {
         self.typed(key, "a number", Value::as_f64)
     }
 
     /// true or false, if the key is there.
+    ///
+    /// # Errors
+    /// A value that is neither true nor false.
     pub fn opt_bool(&self, key: &str) -> Result<Option<bool>> {
         self.typed(key, "true or false", Value::as_bool)
     }
 
     /// A text, if the key is there.
+    ///
+    /// # Errors
+    /// A value that is no text.
     pub fn opt_str(&self, key: &str) -> Result<Option<&str>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         value.as_str().map(Some).ok_or_else(|| self.refusal(key, "a text", value.to_string()))
     }
 
     /// An object, if the key is there; its keys are told with this one before them.
+    ///
+    /// # Errors
+    /// A value that is no object.
     pub fn section(&self, key: &str) -> Result<Option<Self>> {
         let map = self.typed(key, "an object", |v| v.as_object().cloned())?;
         Ok(map.map(|map| Self { path: self.path.clone(), within: format!("{}{key}.", self.within), map }))

@@ -35,6 +35,9 @@ pub(super) fn may_have(arch: &Arch, files: &Files, name: &str) -> Result<bool> {
 }
 
 /// The description in a config.json of this family.
+///
+/// # Errors
+/// A key that is missing, has another type, or contradicts the others; else as [`Arch::check`].
 pub fn read_config(config: &Config) -> Result<Arch> {
     let length = config.usize("model_length")?;
     let vocab = config.usize("vocab_size")?;

@@ -89,6 +89,10 @@ pub struct Checkpoint {
 impl Checkpoint {
     /// Opens a model folder, or a file that ends in `.gguf`, and checks that description and tensors agree: nothing missing, nothing unknown, every shape as it
     /// should be.
+    ///
+    /// # Errors
+    /// A path that is no model, a file that can't be read or is damaged, an index that contradicts its shards; else as
+    /// [`Checkpoint::new`].
     pub fn open(path: &Path) -> Result<Self> {
         Self::check_place(path)?;
         if is_gguf(path) {
@@ -113,6 +117,9 @@ impl Checkpoint {
     }
 
     /// From a description and open tensors (the model inside the binary).
+    ///
+    /// # Errors
+    /// A family that is not known, a description that makes no model, or tensors that are not those of the description.
     pub fn new(config: &Config, tensors: Tensors) -> Result<Self> {
         Self::described(config, Family::of(config)?, Files::one(tensors))
     }

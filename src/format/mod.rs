@@ -27,6 +27,9 @@ fn finite(path: &Path, name: &str, numbers: Vec<f32>) -> Result<Vec<f32>> {
 
 /// Writes a file so that a reader sees either the old content or all of the new: a temporary file beside it, flushed to
 /// disk, then renamed.
+///
+/// # Errors
+/// What `write` fails with, or a file that can't be written or renamed; the old content then stays.
 pub fn write_atomic(path: &Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(".tmp");

@@ -29,11 +29,17 @@ pub struct Tensors {
 
 impl Tensors {
     /// Opens and checks a file.
+    ///
+    /// # Errors
+    /// A file that can't be read, is empty, or is no safetensors file.
     pub fn open(path: &Path) -> Result<Self> {
         Self::parse(path, Bytes::open(path, "a safetensors file")?)
     }
 
     /// Reads a file that is part of the binary; `name` stands for its path in errors.
+    ///
+    /// # Errors
+    /// Bytes that are no safetensors file.
     pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<Self> {
         Self::parse(Path::new(name), Bytes::Static(bytes))
     }
@@ -79,17 +85,25 @@ impl Tensors {
     }
 
     /// Checks that a float tensor of this shape is there.
+    ///
+    /// # Errors
+    /// A missing name, another shape, or numbers that are not f32, f16 or bf16.
     pub fn expect(&self, name: &str, shape: &[usize]) -> Result<()> {
         self.entry(name, shape).map(|_| ())
     }
 
-    /// A tensor as f32, whatever float type the file has. A missing name, another shape or a number that is not finite is an
-    /// error.
+    /// A tensor as f32, whatever float type the file has.
+    ///
+    /// # Errors
+    /// As [`Tensors::expect`], and a number that is not finite.
     pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         finite(&self.path, name, self.stored(name, shape)?.f32())
     }
 
-    /// A float tensor as the file has it, not copied. A missing name, another shape or numbers that are no floats are an error.
+    /// A float tensor as the file has it, not copied.
+    ///
+    /// # Errors
+    /// As [`Tensors::expect`].
     pub fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>> {
         let (entry, ty) = self.entry(name, shape)?;
         let bytes = &self.bytes.as_slice()[entry.start..entry.end];

@@ -8,6 +8,9 @@ use crate::model::{Dit, ops};
 use crate::noise::sigma;
 
 /// The loss as a differentiable scalar `[1, 1]`, and `-log p(target)` of every term in nats.
+///
+/// # Errors
+/// As [`ops::head_nll`].
 pub fn cross_entropy(model: &Dit, stream: Tensor<2>, terms: &Terms, denominator: f64) -> Result<(Tensor<2>, Vec<f64>)> {
     let rows = ops::gather(model.form, stream, &terms.rows);
     let weights: Vec<f32> = terms.weights.iter().map(|w| (w / denominator) as f32).collect();

@@ -155,6 +155,9 @@ impl Dit {
     }
 
     /// Every parameter's published name and numbers, in the order of the official list.
+    ///
+    /// # Errors
+    /// As [`ops::to_vec`].
     pub fn parameters(&self) -> Result<Vec<(String, Vec<f32>)>> {
         let mut all = Vec::new();
         let mut failed = None;
@@ -189,6 +192,9 @@ impl Dit {
 
     /// The paired pass: the noised stream `[batch * length, d]` before the output layer's linear map. `noised` and `clean`
     /// are `[batch, length]` ids; at block = length nothing reads the clean text, and its stream is not computed.
+    ///
+    /// # Errors
+    /// A block size that does not divide the length.
     pub fn paired(&self, noised: &[u32], clean: &[u32], view: &View<'_>) -> Result<Tensor<2>> {
         let conditioning = self.conditioning(view);
         let mut last = None;
@@ -198,6 +204,9 @@ impl Dit {
     }
 
     /// The noised stream of [`Dit::paired`] after every layer.
+    ///
+    /// # Errors
+    /// As [`Dit::paired`].
     pub fn paired_hidden(&self, noised: &[u32], clean: &[u32], view: &View<'_>) -> Result<Vec<Tensor<2>>> {
         let mut after = Vec::with_capacity(self.layers.len());
         self.run_paired(noised, clean, view, self.conditioning(view).as_ref(), |x| after.push(x.clone()))?;
@@ -206,12 +215,18 @@ impl Dit {
 
     /// One stream that sees blocks up to its own: next-token models (block 1), masked diffusion (block = length), or the
     /// clean text. `[batch * length, d]` before the output layer's linear map.
+    ///
+    /// # Errors
+    /// As [`Dit::paired`].
     pub fn single(&self, ids: &[u32], view: &View<'_>) -> Result<Tensor<2>> {
         let x = self.hidden(ids, view)?.pop().unwrap_or_else(|| self.embed(ids));
         Ok(self.final_norm(x, self.conditioning(view).as_ref()))
     }
 
     /// The stream of [`Dit::single`] after every layer.
+    ///
+    /// # Errors
+    /// As [`Dit::paired`].
     pub fn hidden(&self, ids: &[u32], view: &View<'_>) -> Result<Vec<Tensor<2>>> {
         let layout = Layout::new(ids.len() / view.batch, view.block)?;
         let conditioning = self.conditioning(view);

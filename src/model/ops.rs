@@ -21,6 +21,9 @@ pub fn best_form(device: &Device) -> Form {
 }
 
 /// A tensor's numbers, row major.
+///
+/// # Errors
+/// When the device fails, to compute them or to give them.
 pub fn to_vec(tensor: Tensor<2>) -> Result<Vec<f32>> {
     let data = tensor.try_into_data_as::<f32>().map_err(|e| Error::Run(format!("reading a tensor: {e:?}")))?;
     data.try_into_vec::<f32>().map_err(|e| Error::Run(format!("reading a tensor: {e:?}")))
@@ -210,6 +213,9 @@ pub struct Targets<'a> {
 
 /// Output map and cross entropy in one: the loss `sum weight * -log p(target)` as a scalar `[1, 1]`, and `-log p(target)` of
 /// every row in nats.
+///
+/// # Errors
+/// As [`to_vec`], in the composed form alone.
 pub fn head_nll(
     form: Form,
     x: Tensor<2>,
@@ -248,6 +254,9 @@ pub fn head_nll(
 }
 
 /// The sum of a tensor's squares.
+///
+/// # Errors
+/// As [`to_vec`], in the composed form alone.
 pub fn square_sum(form: Form, x: &Tensor<2>) -> Result<f64> {
     if form != Form::Composed {
         return Ok(adamw::square_sum(numbers(&host(x.clone()))));

@@ -44,6 +44,9 @@ pub fn draw_size(sizes: &[SizePlan], rng: &mut Rng) -> usize {
 }
 
 /// Noises a batch of full rows.
+///
+/// # Errors
+/// As [`coins_within`], where the recipe asks for `resample`.
 pub fn noised(plan: &Plan, batch: Batch, size: &SizePlan, rng: &Rng) -> Result<Micro> {
     let (rows, length, x0) = (batch.rows, batch.length, batch.ids);
     let counted = if plan.recipe.official { rows * length } else { rows * (length - 1) };
@@ -84,6 +87,9 @@ fn corrupt(plan: &Plan, xt: &mut [u32], length: usize, rng: &mut Rng) -> Vec<f64
 }
 
 /// Masked rows `[rows, length]` and the terms of their bound, nothing corrupted.
+///
+/// # Errors
+/// As [`noised`].
 pub fn bound(
     plan: &Plan,
     x0: &[u32],

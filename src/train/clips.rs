@@ -25,6 +25,10 @@ pub struct Found {
 }
 
 /// Tries every candidate on the same rows with the averaged weights.
+///
+/// # Errors
+/// A width as [`candidates`] refuses it, a text whose first row is not full, no row asked for, masks that [`batch::bound`] can't
+/// draw, a variance that is not a number, or a model that fails.
 pub fn search(plan: &Plan, model: &Dit, text: &Packing, rows: usize, size: &SizePlan, rng: &Rng) -> Result<Found> {
     let grid = if plan.recipe.official { Grid::Official } else { Grid::Exact };
     let clips = candidates(size.size, &plan.recipe.blocks.search, grid)?;

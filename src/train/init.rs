@@ -10,6 +10,9 @@ use crate::model::Dit;
 use crate::rng::Rng;
 
 /// A fresh network. Each tensor has a stream of its own, so that adding a layer changes no other weight.
+///
+/// # Errors
+/// A description of another shape than DiT.
 pub fn fresh(arch: &Arch, device: &Device, rng: &Rng) -> Result<Dit> {
     Dit::from_parameters(arch, device, |name, shape| Ok(initial(arch, name, shape, rng)))
 }

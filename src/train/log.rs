@@ -57,6 +57,9 @@ pub struct Log {
 
 impl Log {
     /// Opens the log of a run that has done `step` steps: what stands there beyond them is cut off, and the resumption noted.
+    ///
+    /// # Errors
+    /// A log that can't be read or written.
     pub fn open(path: &Path, step: u64) -> Result<Self> {
         if step > 0 && path.exists() {
             cut_back(path, step)?;
@@ -70,16 +73,25 @@ impl Log {
     }
 
     /// Notes a step.
+    ///
+    /// # Errors
+    /// A log that can't be written.
     pub fn step(&mut self, row: &StepRow) -> Result<()> {
         self.line(row)
     }
 
     /// Notes a validation.
+    ///
+    /// # Errors
+    /// As [`Log::step`].
     pub fn validation(&mut self, row: &ValidationRow) -> Result<()> {
         self.line(row)
     }
 
     /// Notes a clip search.
+    ///
+    /// # Errors
+    /// As [`Log::step`].
     pub fn clip(&mut self, step: u64, found: &Found) -> Result<()> {
         let clip = [found.clip.beta(), found.clip.omega()];
         let (variance, unclipped) = (found.variance, found.unclipped);

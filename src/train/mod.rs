@@ -138,6 +138,10 @@ impl Run {
     }
 
     /// Trains to the end of the recipe, or until the observer asks to stop.
+    ///
+    /// # Errors
+    /// A loss, gradient norm or parameter that is not finite; masks that [`batch::noised`] can't draw; what [`clips::search`] or
+    /// [`likelihood::measure`] refuses; a file that can't be written; a device that fails.
     pub fn train(&mut self, observer: &mut dyn Observer) -> Result<Ending> {
         let train = self.plan.recipe.train.clone();
         while self.step < train.steps {

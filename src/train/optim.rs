@@ -70,6 +70,9 @@ impl Optimizer {
     }
 
     /// One update from gradients in the order of the slots. Returns the global norm before clipping.
+    ///
+    /// # Errors
+    /// A norm that is not finite, or that the device fails to give; then nothing is changed.
     pub fn update(&mut self, model: &mut Dit, grads: Vec<Tensor<2>>, update: &Update) -> Result<f64> {
         let form = model.form;
         let norm = grads.iter().map(|g| ops::square_sum(form, g)).sum::<Result<f64>>()?.sqrt();

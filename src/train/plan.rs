@@ -57,6 +57,10 @@ pub struct Plan {
 
 impl Plan {
     /// Checks a recipe and the folder of its run, and opens its data. Toy stories are written into `dir` unless they are there.
+    ///
+    /// # Errors
+    /// A value that is out of range, or does not go with the others or the data; a `dir` that [`place::check`] refuses; data
+    /// that can't be read or made.
     pub fn open(name: &Path, recipe: Recipe, dir: &Path) -> Result<Self> {
         let at = |key: &str, expected: &str, found: String| Error::key(name, key, expected, found);
         check_numbers(&recipe, &at)?;

@@ -41,6 +41,9 @@ pub fn path(dir: &Path) -> PathBuf {
 }
 
 /// Writes the state of a run.
+///
+/// # Errors
+/// A file that can't be written; a device that fails; an optimiser of other shapes.
 pub fn save(dir: &Path, model: &Dit, optimizer: &Optimizer, progress: &Progress) -> Result<()> {
     let path = path(dir);
     std::fs::create_dir_all(dir.join("state")).map_err(|e| Error::io(dir.join("state"), e))?;
@@ -67,6 +70,9 @@ pub fn save(dir: &Path, model: &Dit, optimizer: &Optimizer, progress: &Progress)
 }
 
 /// The numbers of a run's state, without its tensors.
+///
+/// # Errors
+/// A state that is missing, damaged, or without these numbers.
 pub fn progress(dir: &Path) -> Result<Progress> {
     numbers(dir, &Tensors::open(&path(dir))?)
 }
@@ -78,6 +84,9 @@ fn numbers(dir: &Path, tensors: &Tensors) -> Result<Progress> {
 }
 
 /// Reads the state of a run: the network with its gradients on, the optimiser, and the numbers.
+///
+/// # Errors
+/// As [`progress`]; an `arch` that is no DiT; a tensor that is missing, of another shape, or not finite.
 pub fn load(dir: &Path, arch: &Arch, device: &Device) -> Result<(Dit, Optimizer, Progress)> {
     let tensors = Tensors::open(&path(dir))?;
     let progress = numbers(dir, &tensors)?;
@@ -101,6 +110,9 @@ pub fn load(dir: &Path, arch: &Arch, device: &Device) -> Result<(Dit, Optimizer,
 
 /// Refuses to go on with a run under a recipe that means another run: whatever is not under `train` must be as it was, and so
 /// must the optimiser, whose moments nothing else can use.
+///
+/// # Errors
+/// As said; a `then` that is no TOML.
 pub fn check_recipe(dir: &Path, then: &str, now: &Recipe) -> Result<()> {
     let path = path(dir);
     let damaged = |e: toml::de::Error| Error::key(&path, KEY, "the run's recipe", e.message().to_string());
