@@ -24,8 +24,8 @@
 //! // Whoever shows a sample takes its events: blocks that open, tokens that are written, revised, committed.
 //! let mut events: Vec<Event> = Vec::new();
 //! run(&engine, &mut sampler, &mut events)?;
-//! assert_eq!(sampler.canvas().text().len(), prompt.len() + 16);
-//! println!("{}", tokenizer.decode(&sampler.canvas().text()[1..])?);
+//! println!("One day{}", tokenizer.decode(sampler.new_ids())?);
+//! # assert_eq!((sampler.new_ids().len(), sampler.reason()), (16, Some(bd3::event::Reason::Length)));
 //! # Ok(())
 //! # }
 //! ```

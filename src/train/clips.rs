@@ -39,10 +39,12 @@ pub fn search(plan: &Plan, model: &Dit, text: &Packing, rows: usize, size: &Size
     // Full rows only: what fills a short one is no text.
     let full = (0..text.rows()).take_while(|&row| text.valid(row) == text.length()).count();
     let rows = rows.min(full);
-    if rows == 0 {
-        let why =
-            format!("its first row has not all of its {} tokens, and only full rows can be compared", text.length());
-        return Err(Error::Run(format!("clip search on the validation text: {why}")));
+    let blocks = rows * (text.length() / size.size);
+    if blocks < 2 {
+        let (length, size) = (text.length(), size.size);
+        let found = format!("{blocks}, in {rows} rows that have all of their {length} tokens");
+        let expected = format!("at least 2 blocks of {size} to compare, from train.validate_rows full rows");
+        return Err(Error::value("clip search on the validation text", expected, found));
     }
     let mut scores = Vec::with_capacity(admitted.len());
     let per = plan.recipe.train.batch.max(2).min(rows.max(2));

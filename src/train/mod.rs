@@ -298,7 +298,7 @@ impl Run {
 
     fn save(&self) -> Result<()> {
         let clips = self.sizes.iter().map(|s| (s.size, s.clip.beta(), s.clip.omega())).collect();
-        let (cursor, recipe) = (self.plan.reader.cursor().clone(), self.plan.recipe.to_toml());
+        let (cursor, recipe) = (self.plan.reader.cursor().clone(), self.plan.recipe.to_toml()?);
         let progress = Progress { step: self.step, tokens: self.tokens, cursor, clips, recipe };
         for (_, data) in self.model.parameters()? {
             if let Some(bad) = data.iter().find(|x| !x.is_finite()) {

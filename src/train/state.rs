@@ -117,7 +117,7 @@ pub fn check_recipe(dir: &Path, then: &str, now: &Recipe) -> Result<()> {
     let path = path(dir);
     let damaged = |e: toml::de::Error| Error::key(&path, KEY, "the run's recipe", e.message().to_string());
     let parse = |text: &str| text.parse::<toml::Table>().map_err(damaged);
-    let (then, now) = (parse(then)?, parse(&now.to_toml())?);
+    let (then, now) = (parse(then)?, parse(&now.to_toml()?)?);
     for (key, value) in &now {
         let before = then.get(key);
         if key != "train" && before != Some(value) {
