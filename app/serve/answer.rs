@@ -19,6 +19,7 @@ use super::error::ApiError;
 use super::queue::Turned;
 use super::relay::{Delta, End, Token};
 use super::request::GenerationRequest;
+use super::scoring;
 
 /// Whose answer it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +52,11 @@ impl Answer {
         let (to, from) = channel();
         let (orders, prompt_tokens) = request.orders(served, &to)?;
         let choices = orders.len();
-        served.queue.push(orders).map_err(|turned| match turned {
+        let pushed = match request.logprobs.filter(|_| request.scored) {
+            Some(top) => served.queue.push_task(scoring::task(served.clone(), orders, top)),
+            None => served.queue.push(orders),
+        };
+        pushed.map_err(|turned| match turned {
             Turned::Full => {
                 let message = "the server is busy: as many requests wait as may";
                 ApiError::coded(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)

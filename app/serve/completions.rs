@@ -15,6 +15,7 @@ use super::answer::{Answer, Shape};
 use super::error::ApiError;
 use super::fields::{Fields, kind, whole};
 use super::request::{GenerationRequest, MOST_ALTERNATIVES, Start, begun};
+use super::scoring;
 
 /// Continues a text, or fills a gap in it.
 pub async fn completions(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
@@ -31,7 +32,8 @@ fn complete(served: &Arc<Served>, body: &[u8]) -> Result<Answer, ApiError> {
     fields.neutral(&[("best_of", json!(1))])?;
     let echo = fields.flag("echo")?;
     if echo && request.logprobs.is_some() {
-        return Err(ApiError::field("echo", "false beside `logprobs`", "true"));
+        scoring::check(&served.model.checkpoint.arch)?;
+        request.scored = true;
     }
     let prompt = fields.value("prompt");
     let suffix = fields.text("suffix")?.filter(|suffix| !suffix.is_empty());

@@ -23,6 +23,7 @@ mod race;
 mod relay;
 mod request;
 mod routes;
+mod scoring;
 mod text;
 mod worker;
 

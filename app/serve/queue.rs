@@ -168,6 +168,11 @@ impl Queue {
         waiting.tasks.pop_front().map(|place| place.what)
     }
 
+    /// May so many more orders wait?
+    pub fn has_room(&self, count: usize) -> bool {
+        self.len() + count <= self.most.max(count)
+    }
+
     /// How many orders wait.
     pub fn len(&self) -> usize {
         self.lock().orders.len()

@@ -56,6 +56,8 @@ pub struct GenerationRequest {
     pub bias: Vec<(u32, f32)>,
     /// Alternatives to report with each token; none: no probabilities at all.
     pub logprobs: Option<usize>,
+    /// Those of the prompt, too.
+    pub scored: bool,
     /// The answer comes in pieces.
     pub stream: bool,
     /// Its last piece tells usage.
@@ -93,6 +95,7 @@ impl GenerationRequest {
             block: bd3.count("block", 1..=u64::from(u32::MAX))?.map(|block| block as usize),
             bias: bias(served, fields)?,
             logprobs: None,
+            scored: false,
             stream,
             include_usage,
             events: bd3.flag("events")?,
@@ -183,17 +186,24 @@ impl GenerationRequest {
         Ok((orders, prompt_tokens))
     }
 
-    /// Refuses an answer in one piece that would take much memory: a stream is told as it comes.
+    /// Refuses an answer that would take much memory: in one piece, unlike a stream, which is told as it comes, or with the
+    /// probabilities of prompts, which are there before it begins.
     fn check_detail(&self) -> Result<(), ApiError> {
         let detailed = self.events || self.logprobs.is_some();
         let each = 4 + self.alternatives.max(self.logprobs.unwrap_or(0)) as u64;
-        let tokens = self.starts.len() as u64 * self.n * self.max_tokens as u64;
-        if self.stream || !detailed || tokens * each <= MOST_DETAILED {
+        let given =
+            |start: &Start| if let (true, Start::Ids { ids, .. }) = (self.scored, start) { ids.len() } else { 0 };
+        let tokens: usize = self.starts.iter().map(|start| given(start).saturating_add(self.max_tokens)).sum();
+        let tokens = (tokens as u64).saturating_mul(self.n);
+        if self.stream && !self.scored || !detailed || tokens.saturating_mul(each) <= MOST_DETAILED {
             return Ok(());
         }
         let most = MOST_DETAILED / each;
-        let what = "an answer in one piece with events or logprobs";
-        Err(ApiError::refused(format!("{what}: expected at most {most} tokens in all, found {tokens} (stream it)")))
+        let (what, instead) = match self.scored {
+            true => ("`echo` beside `logprobs`", "ask for fewer prompts at a time"),
+            false => ("an answer in one piece with events or logprobs", "stream it"),
+        };
+        Err(ApiError::refused(format!("{what}: expected at most {most} tokens in all, found {tokens} ({instead})")))
     }
 
     fn order(
@@ -210,6 +220,9 @@ impl GenerationRequest {
         let (ids, range, longest) = match start {
             Start::Ids { ids, echo } => {
                 let gaps = ids.contains(&mask);
+                if gaps && self.scored {
+                    return Err(ApiError::field("prompt", "no masks where `echo` stands beside `logprobs`", "one"));
+                }
                 if gaps && ids.len() > arch.length {
                     let expected = format!(
                         "at most {} ids where some are masks, the length that the model was trained for",

@@ -178,6 +178,50 @@ fn logprobs_are_those_of_the_tokens_of_the_text() {
     assert_eq!(none["choices"][0]["logprobs"]["top_logprobs"][0], json!({}));
 }
 
+/// As a harness asks: what the prompt's tokens have is what `bd3 eval` gives the text.
+#[test]
+fn an_echo_with_logprobs_scores_the_prompt() {
+    let server = Server::shared();
+    let text = "Once upon a time, there was a little dog named Max. He liked to run in the park with his friends, and one day he \
+                saw a big red ball. He wanted to play with it, but it was too high up in the tree. Max was very sad and went home. \
+                The next day his friend Lily came with a long rope, and they got the ball down together.";
+    let scores = |choice: &Value| -> Vec<f64> {
+        let list = choice["logprobs"]["token_logprobs"].as_array().unwrap();
+        list.iter().map(|logprob| logprob.as_f64().unwrap()).collect()
+    };
+    let body = json!({ "prompt": [text, "Once upon a time"], "max_tokens": 1, "logprobs": 2, "echo": true, "n": 2 });
+    let choices = server.complete(&body)["choices"].as_array().unwrap().clone();
+    let of_text = scores(&choices[0])[..scores(&choices[0]).len() - 1].to_vec();
+    assert!(choices.len() == 4 && of_text.len() > 64 && choices[0]["text"].as_str().unwrap().starts_with(text));
+    assert_eq!(scores(&choices[1])[..of_text.len()], of_text);
+    // The beginning of a text is as likely by itself.
+    let near = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-3);
+    assert!(near(&scores(&choices[2])[..4], &of_text[..4]), "{:?} {of_text:?}", scores(&choices[2]));
+    // Nothing more is written; in pieces it is the same.
+    let alone = json!({ "prompt": text, "max_tokens": 0, "logprobs": 0, "echo": true });
+    let choice = server.complete(&alone)["choices"][0].clone();
+    assert_eq!((choice["text"].as_str().unwrap(), scores(&choice)), (text, of_text.clone()));
+    let chunks = server.chunks(PATH, &alone);
+    assert_eq!(chunks.iter().flat_map(|chunk| scores(&chunk["choices"][0])).collect::<Vec<_>>(), of_text);
+    // `bd3 eval` reads the end of the text, too.
+    let config: Value = serde_json::from_slice(&std::fs::read("models/tiny/config.json").unwrap()).unwrap();
+    let mut ids = server.post("/bd3/tokenize", &json!({ "text": text })).json()["ids"].as_array().unwrap().clone();
+    ids.push(config["eos_token_id"].clone());
+    let whole =
+        scores(&server.complete(&json!({ "prompt": ids, "max_tokens": 0, "logprobs": 0, "echo": true }))["choices"][0]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("text.txt");
+    std::fs::write(&path, text).unwrap();
+    let mut eval = std::process::Command::new(env!("CARGO_BIN_EXE_bd3"));
+    let output =
+        eval.args(["eval", "tiny", path.to_str().unwrap(), "--block", "1", "--json", "--each"]).output().unwrap();
+    let read: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let nats = read["rows"][0]["each"][0][0].as_f64().unwrap();
+    assert!((nats + whole.iter().sum::<f64>()).abs() < 1e-2 * nats, "{nats} {whole:?}");
+    let masked = json!({ "prompt": [[1, 2], [3, 4095, 5]], "max_tokens": 2, "echo": true, "logprobs": 1 });
+    assert_eq!(server.post(PATH, &masked).json()["error"]["param"], "prompt");
+}
+
 /// Parts of characters are told by their bytes, so that each has a name of its own.
 #[test]
 fn a_token_that_is_no_text_is_named_by_its_bytes() {

@@ -97,7 +97,6 @@ fn wrong() -> Vec<(Value, &'static str)> {
         (json!({ "stop": ["a", "b", "c", "d", "e"] }), "stop"),
         (json!({ "stop": [""] }), "stop"),
         (json!({ "logprobs": 21 }), "logprobs"),
-        (json!({ "logprobs": 1, "echo": true }), "echo"),
         (json!({ "logit_bias": { "4096": 1 } }), "logit_bias"),
         (json!({ "logit_bias": { "1": 101 } }), "logit_bias"),
         (json!({ "logit_bias": { "one": 1 } }), "logit_bias"),

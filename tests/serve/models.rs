@@ -123,4 +123,22 @@ fn a_model_with_a_template_chats() {
     ] {
         server.refuses(CHAT, &body(&more), 400, Some(param));
     }
+    scores_what_it_wrote(&server);
+}
+
+/// What was as likely when it was written is as likely when it is read: `echo` beside `logprobs` of a next-token model.
+fn scores_what_it_wrote(server: &Server) {
+    let prompt = "The capital of France is";
+    let written = server.complete(&json!({ "prompt": prompt, "max_tokens": 70, "temperature": 0, "logprobs": 1 }));
+    let choice = &written["choices"][0];
+    let text = prompt.to_string() + choice["text"].as_str().unwrap();
+    let read = server.complete(&json!({ "prompt": text, "max_tokens": 0, "logprobs": 1, "echo": true }));
+    let scores = |choice: &Value| -> Vec<f64> {
+        let list = choice["logprobs"]["token_logprobs"].as_array().unwrap();
+        list.iter().map(|logprob| logprob.as_f64().unwrap()).collect()
+    };
+    let (then, now) = (scores(choice), scores(&read["choices"][0]));
+    assert!(then.len() > 60 && now.len() > then.len(), "{written}");
+    let now = &now[now.len() - then.len()..];
+    assert!(then.iter().zip(now).all(|(a, b)| (a - b).abs() < 1e-3), "{then:?} {now:?}");
 }
