@@ -161,17 +161,17 @@ def paired(left, right):
 
 def order_table(args):
     print("| model | perplexity | standard deviation of seeds | nats a token above the line before, ± error by text ± error by seeds "
-          "| paper (LM1B, 65 B tokens) |")
-    print("| --- | --- | --- | --- | --- |")
+          "| paper (LM1B, 65 B tokens) | its nats above |")
+    print("| --- | --- | --- | --- | --- | --- |")
     before = None
     for recipe, name, _, paper in ORDER:
         runs = load(args, recipe)
         if not runs:
             continue
         value, spread = perplexity(runs)
-        more = "" if before is None else told(*paired(before, runs))
-        print(f"| {name} | {value:.2f} | {spread:.2f} | {more} | {paper:.2f} |")
-        before = runs
+        more, theirs = ("", "") if before is None else (told(*paired(before[0], runs)), f"{math.log(paper / before[1]):+.3f}")
+        print(f"| {name} | {value:.2f} | {spread:.2f} | {more} | {paper:.2f} | {theirs} |")
+        before = runs, paper
 
 
 def clip_table(args):
