@@ -41,6 +41,8 @@ CLIPS = [
 ]
 # Rows of text that are taken together for a standard error, about a chapter: neighbours are alike.
 GROUP = 20
+# Training steps whose losses are kept as one mean.
+WINDOW = 20
 
 
 def parse():
@@ -96,36 +98,49 @@ def digest(content):
 
 
 def keep(run, kept, made, row):
-    """A run's result in a small file: what made it, nats of each row of the test text, tokens as pairs (rows, tokens of each), and
-    the variance of its loss."""
+    """A run's result in a small file: what made it, nats of each row of the test text, tokens as pairs (rows, tokens of each), the
+    variance of its loss, and its course."""
     tokens = []
     for _, count in row["each"]:
         if tokens and tokens[-1][1] == count:
             tokens[-1][0] += 1
         else:
             tokens.append([1, count])
-    result = {"made": made, "variance": variance(run), "tokens": tokens, "nats": [round(nats, 2) for nats, _ in row["each"]]}
+    result = {"made": made, "variance": variance(run), "losses": course(run), "tokens": tokens}
+    result["nats"] = [round(nats, 2) for nats, _ in row["each"]]
     part = kept.with_suffix(".part")
     part.write_text(json.dumps(result, separators=(",", ":")) + "\n")
     part.replace(kept)
 
 
+def losses(run):
+    """Of every training step."""
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [row["loss"] for row in rows if "loss" in row]
+
+
 def variance(run):
     """Of the loss of a training step in the second half of a run, from neighbours, so that the trend does not count."""
-    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    losses = [row["loss"] for row in rows if "loss" in row]
-    losses = losses[len(losses) // 2:]
-    return sum((b - a) ** 2 for a, b in zip(losses, losses[1:])) / (2 * (len(losses) - 1))
+    half = losses(run)
+    half = half[len(half) // 2:]
+    return sum((b - a) ** 2 for a, b in zip(half, half[1:])) / (2 * (len(half) - 1))
+
+
+def course(run):
+    """Means of the loss of so many steps each."""
+    steps = losses(run)
+    return [round(statistics.mean(steps[i:i + WINDOW]), 4) for i in range(0, len(steps), WINDOW)]
 
 
 def load(args, recipe):
-    """By seed: nats of every row of the test text, the tokens of each, and the variance of the loss."""
+    """By seed: nats of every row of the test text, the tokens of each, the variance of the loss, and its course."""
     runs = {}
     for seed in range(1, args.seeds + 1):
         path = args.out / f"{recipe}-{seed}.json"
         if path.exists():
             kept = json.loads(path.read_text())
-            runs[seed] = (kept["nats"], [count for rows, count in kept["tokens"] for _ in range(rows)], kept["variance"])
+            tokens = [count for rows, count in kept["tokens"] for _ in range(rows)]
+            runs[seed] = (kept["nats"], tokens, kept["variance"], kept["losses"])
     return runs
 
 
@@ -170,7 +185,7 @@ def order_table(args):
             continue
         value, spread = perplexity(runs)
         more, theirs = ("", "") if before is None else (told(*paired(before[0], runs)), f"{math.log(paper / before[1]):+.3f}")
-        print(f"| {name} | {value:.2f} | {spread:.2f} | {more} | {paper:.2f} | {theirs} |")
+        print(f"| {name} | {value:.2f} | {'-' if math.isnan(spread) else f'{spread:.2f}'} | {more} | {paper:.2f} | {theirs} |")
         before = runs, paper
 
 
@@ -179,20 +194,46 @@ def clip_table(args):
           "| clipped less all levels, nats a token, ± error by text ± error by seeds | paper, all levels | paper, clipped |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for block, full, clipped, theirs_full, theirs_clipped in CLIPS:
-        left, right = load(args, full), load(args, clipped)
-        if left and right:
+        left, right = common(load(args, full), load(args, clipped))
+        if left:
             (a, _), (b, _) = perplexity(left), perplexity(right)
             v, w = (spread_of([run[2] for run in runs.values()]) for runs in (left, right))
             gap = told(*paired(left, right))
             print(f"| {block} | {a:.2f} | {v} | {b:.2f} | {w} | {gap} | {theirs_full} | {theirs_clipped} |")
-    ar, one = load(args, "ar"), load(args, "block1")
-    if ar and one:
+    ar, one = common(load(args, "ar"), load(args, "block1"))
+    if ar:
         (a, _), (b, _) = perplexity(ar), perplexity(one)
         print(f"\nBlock size 1, every token masked, against AR: {b:.2f} and {a:.2f}, {told(*paired(ar, one))} nats a token.")
 
 
+def lag_table(args):
+    """How many times the steps each model took that AR needed for its loss: AR's training loss, smoothed over 7 windows, moved by what AR's
+    test text is above its last 5."""
+    found = []
+    for recipe, name, *_ in ORDER[1:]:
+        ar, runs = common(load(args, "ar"), load(args, recipe))
+        factors = []
+        for seed, run in runs.items():
+            curve = ar[seed][3]
+            target = nats(run) - nats(ar[seed]) + statistics.mean(curve[-5:])
+            smooth = [statistics.mean(curve[max(0, i - 3):i + 4]) for i in range(len(curve))]
+            factors.append(len(curve) / (next(i for i, loss in enumerate(smooth) if loss <= target) + 0.5))
+        if factors:
+            found.append((name, statistics.mean(factors)))
+    print("\nTimes the tokens that AR needed for the same loss:\n")
+    print("| " + " | ".join(name for name, _ in found) + " |")
+    print("| " + " | ".join("---" for _ in found) + " |")
+    print("| " + " | ".join(f"{factor:.1f}" for _, factor in found) + " |")
+
+
+def common(left, right):
+    """Both with the seeds that both have."""
+    seeds = sorted(set(left) & set(right))
+    return [{seed: runs[seed] for seed in seeds} for runs in (left, right)]
+
+
 def told(mean, text, seeds):
-    return f"{mean:+.4f} ± {text:.4f} ± {seeds:.4f}"
+    return f"{mean:+.4f} ± {text:.4f}" + (" (one seed)" if math.isnan(seeds) else f" ± {seeds:.4f}")
 
 
 def spread_of(numbers):
@@ -253,6 +294,7 @@ def main():
                 raise
     order_table(args)
     clip_table(args)
+    lag_table(args)
     plot(args)
 
 
