@@ -4,7 +4,7 @@
     target/release/bd3 data stories.train.jsonl.zst --tokenizer models/tiny --split 99,1,0 --out runs/stories
     python recipes/paper/run.py --test stories.test.jsonl
 
-From the root of the repository; models/README.md says where the text is from. The last command does it all, in about five hours on
+From the root of the repository; models/README.md says where the text is from. The last command does it all, in about seven hours on
 two cores; stopped and started again it goes on where it was, from each run's last checkpoint. Each run has a thread of its own.
 Writes into --out (a folder and a small file of results for each run) and --svg, and prints Markdown; `--tables` does so from the
 files of results alone. No packages are needed."""
@@ -174,13 +174,21 @@ def paired(left, right):
     return mean, math.sqrt(squares * count / (count - 1)) / total, seeds_error
 
 
+def order(args):
+    """The runs of the order that are there, with the seeds that all of them have."""
+    found = {recipe: load(args, recipe) for recipe, *_ in ORDER}
+    found = {recipe: runs for recipe, runs in found.items() if runs}
+    seeds = set.intersection(*map(set, found.values())) if found else set()
+    return {recipe: {seed: run for seed, run in runs.items() if seed in seeds} for recipe, runs in found.items()}
+
+
 def order_table(args):
     print("| model | perplexity | standard deviation of seeds | nats a token above the line before, ± error by text ± error by seeds "
           "| paper (LM1B, 65 B tokens) | its nats above |")
     print("| --- | --- | --- | --- | --- | --- |")
-    before = None
+    before, runs_of = None, order(args)
     for recipe, name, _, paper in ORDER:
-        runs = load(args, recipe)
+        runs = runs_of.get(recipe)
         if not runs:
             continue
         value, spread = perplexity(runs)
@@ -191,7 +199,7 @@ def order_table(args):
 
 def clip_table(args):
     print("\n| block | all levels: perplexity | variance of a step's loss | clipped: perplexity | variance of a step's loss "
-          "| clipped less all levels, nats a token, ± error by text ± error by seeds | paper, all levels | paper, clipped |")
+          "| clipped less all levels, nats a token, ± error by text ± error by seeds | paper, all levels: perplexity / variance | paper, clipped |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for block, full, clipped, theirs_full, theirs_clipped in CLIPS:
         left, right = common(load(args, full), load(args, clipped))
@@ -243,7 +251,8 @@ def spread_of(numbers):
 
 def plot(args):
     """Perplexity by model, ours and the paper's, each relative to its AR."""
-    known = [(name, perplexity(load(args, recipe))[0], paper) for recipe, name, _, paper in ORDER if load(args, recipe)]
+    runs = order(args)
+    known = [(name, perplexity(runs[recipe])[0], paper) for recipe, name, _, paper in ORDER if runs.get(recipe)]
     if len(known) < 2 or known[0][0] != "AR":
         return
     ours = [value / known[0][1] for _, value, _ in known]
