@@ -47,7 +47,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Orders what is wished for.
+    /// Orders what is asked for.
     pub fn order(served: &Arc<Served>, request: GenerationRequest, shape: Shape) -> Result<Self, ApiError> {
         let (to, from) = channel();
         let (orders, prompt_tokens) = request.orders(served, &to)?;
