@@ -50,6 +50,8 @@ pub mod block;
 pub mod noise;
 pub mod pass;
 
+pub mod constraint;
+
 #[cfg(feature = "train")]
 pub mod model;
 

@@ -31,7 +31,7 @@ fn check(rule: Rule, before: &str, script: &[&str], after: &[&str]) {
             logits[*row][id_of(pair[0])] = pair[1].parse::<f32>().unwrap().ln();
         }
     }
-    let model = Scripted::new(MASK, |_: &[u32], _: &[u32], query: &_| propose(&logits[query.row], query));
+    let model = Scripted::new(MASK, |_: &[u32], _: &[u32], query: &Query| propose(&logits[query.row], query));
     let mut sampler = Sampler::new(
         SampleOptions { filter: Filter::GREEDY, ..options(prompt.len(), 0, rule) },
         &prompt,
@@ -130,7 +130,7 @@ fn first_hitting_with_exact_conditionals_draws_from_the_joint_distribution() {
 
 #[test]
 fn an_autoregressive_sample_stores_one_id_per_pass() {
-    let model = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &_| {
+    let model = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &Query| {
         assert_eq!(open, [MASK]);
         let mut proposal = round_numbers(seen, open, query)?;
         proposal.token = seen.len() as u32;
@@ -145,7 +145,7 @@ fn an_autoregressive_sample_stores_one_id_per_pass() {
 
 #[test]
 fn end_of_text_ends_a_sample_only_when_asked_to_and_is_not_text() {
-    let model = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &_| {
+    let model = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &Query| {
         let mut proposal = round_numbers(seen, open, query)?;
         proposal.token = if seen.len() + query.row == 6 { 5 } else { 1 };
         Ok(proposal)
@@ -226,7 +226,7 @@ fn wrong_answers_and_wrong_options_are_errors() {
     let nucleus = Filter { temperature: 1.0, nucleus: Nucleus::Usual(2.0) };
     assert!(make(SampleOptions { filter: nucleus, ..good.clone() }, &[9]).is_err());
 
-    let masks = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &_| {
+    let masks = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &Query| {
         round_numbers(seen, open, query).map(|proposal| bd3::pass::Proposal { token: MASK, ..proposal })
     });
     let mut sampler = Sampler::new(good, &[9], MASK, |size| masks.cache(size), Rng::new(1)).unwrap();
@@ -299,7 +299,7 @@ fn each_window_shows_the_newest_text_in_order() {
         (Window::Recompute, 12, Some(0)),
     ] {
         for prompt_length in [1, 3, 8, 15, 16, 17, 40] {
-            let mut model = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &_| {
+            let mut model = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &Query| {
                 let known = open.iter().position(|&id| id == MASK).unwrap();
                 let sight: Vec<u32> = seen.iter().chain(&open[..known]).copied().collect();
                 assert!(sight.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{window:?} {block}: {sight:?}");

@@ -151,5 +151,6 @@ pub fn round_numbers(seen: &[u32], open: &[u32], query: &Query) -> Result<Propos
         runner_up: (other, 1.0 / 128.0),
         standing: 0.0,
         alternatives: Vec::new(),
+        classes: Vec::new(),
     })
 }

@@ -7,6 +7,7 @@ mod checkpoints;
 mod cli;
 #[cfg(feature = "app")]
 mod clients;
+mod constraint;
 mod corrector;
 mod data;
 mod engine;

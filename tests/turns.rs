@@ -1,7 +1,7 @@
 //! Many samples over one model: what each writes does not depend on its company, nobody waits for long ones, a pass is bounded.
 
 use bd3::event::{Event, Quiet, Sink};
-use bd3::pass::{Denoiser, Filter};
+use bd3::pass::{Denoiser, Filter, Query};
 use bd3::rng::Rng;
 use bd3::sample::{self, Rule, SampleOptions, Sampler, Turns, Window};
 use proptest::prelude::*;
@@ -153,7 +153,7 @@ fn nobody_starves() {
 
 #[test]
 fn a_model_that_fails_ends_those_who_took_part() {
-    let fails = |_: &[u32], open: &[u32], query: &_| match open.len() {
+    let fails = |_: &[u32], open: &[u32], query: &Query| match open.len() {
         8 => Err(bd3::Error::Run("broken".into())),
         _ => round_numbers(&[], open, query),
     };
@@ -177,7 +177,7 @@ fn who_has_no_answer_ends_alone() {
     // Two lanes of block 8 among others of block 4, all in one pass: one of the two meets a text that the model can't answer.
     let bad = Wanted { block: 8, prompt: 5, max_new: 40, seed: 1, comes: 0, window: Window::Grow, guidance: 0.0 };
     let poison = prompt_of(&bad);
-    let fails = move |seen: &[u32], open: &[u32], query: &_| {
+    let fails = move |seen: &[u32], open: &[u32], query: &Query| {
         let all = [seen, open].concat();
         // After its first block.
         if all.len() > 8 && all[..5] == poison[..] {

@@ -100,7 +100,15 @@ impl Prompt {
         engine.read(&mut self.cache, &ids[piece.clone()], |i, logits| {
             if let Some(&id) = ids.get(piece.start + i + 1) {
                 let (row, uniform, filter) = (i, 0.5, Filter::GREEDY);
-                let query = Query { row, standing: id, uniform, filter, alternatives: top, mask_id: engine.mask_id() };
+                let query = Query {
+                    row,
+                    standing: id,
+                    uniform,
+                    filter,
+                    alternatives: top,
+                    mask_id: engine.mask_id(),
+                    classes: None,
+                };
                 scored.push(propose(logits, &query).map(|proposal| Some(token(id, &proposal))));
             }
         })?;

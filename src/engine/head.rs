@@ -7,7 +7,7 @@ use super::panel::OUTPUTS;
 use super::simd::{Isa, Kernel, LANES, Simd, exp};
 use super::team::Team;
 use crate::error::{Error, Result};
-use crate::pass::{Nucleus, Proposal, Query, nucleus};
+use crate::pass::{Nucleus, Proposal, Query, classes, nucleus};
 
 /// Leads rows away from others: logits of `row` become `logits + weight * (logits - those of the guide)`, where the guides' rows come
 /// last, in the order of `guided`. `logits`: `[panels][rows][32]`.
@@ -43,7 +43,7 @@ pub fn propose(
     isa: Isa,
     logits: &[f32],
     (rows, vocab): (usize, usize),
-    queries: &[Query],
+    queries: &[Query<'_>],
 ) -> Vec<Result<Proposal>> {
     let mut answers: Vec<Option<Result<Proposal>>> = (0..queries.len()).map(|_| None).collect();
     team.each(&mut answers, 1, |row, answer| {
@@ -83,6 +83,12 @@ impl<'a> Row<'a> {
             numbers[self.banned % OUTPUTS] = f32::NEG_INFINITY;
         }
         numbers
+    }
+
+    /// All logits, by id.
+    fn all(self) -> Vec<f32> {
+        let panels = (0..self.panels()).flat_map(|panel| self.panel(panel));
+        panels.take(self.vocab).collect()
     }
 
     fn logit(self, id: usize) -> f64 {
@@ -156,7 +162,7 @@ impl Kernel for Sums<'_> {
     }
 }
 
-fn answer_one(isa: Isa, row: Row<'_>, query: &Query) -> Result<Proposal> {
+fn answer_one(isa: Isa, row: Row<'_>, query: &Query<'_>) -> Result<Proposal> {
     let refuse = || Error::Run(format!("row {} of the open block has a logit that is not a number", query.row));
     let tops = isa.run(Greatest(row)).ok_or_else(refuse)?;
     let (best, second) = best_two(row, &tops);
@@ -189,6 +195,10 @@ fn answer_one(isa: Isa, row: Row<'_>, query: &Query) -> Result<Proposal> {
             .into_iter()
             .map(|id| (id, raw(id as usize)))
             .collect(),
+        classes: match query.classes {
+            Some(_) => classes(&row.all(), query, most + total.ln()),
+            None => Vec::new(),
+        },
     })
 }
 

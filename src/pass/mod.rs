@@ -9,8 +9,10 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 
+mod classes;
 mod propose;
 
+pub use classes::{Class, Classes, classes};
 pub use propose::{Query, cut, nucleus, propose};
 
 /// How a row of logits becomes a distribution to draw from. Order: ban the mask id, temperature, nucleus, renormalise, draw.
@@ -77,6 +79,8 @@ pub struct Ask {
     pub standing: Vec<u32>,
     /// Added to the logits of these ids before anything else, in every row.
     pub bias: Bias,
+    /// What a constraint wants to know of these rows, if there is one.
+    pub classes: Option<Classes>,
 }
 
 /// Ids, ascending, and what is added to their logits.
@@ -90,7 +94,7 @@ impl Ask {
 
     /// Asks for these rows, with a uniform each.
     pub fn new(rows: Vec<usize>, uniforms: Vec<f64>, filter: Filter) -> Self {
-        Self { rows, uniforms, filter, alternatives: 0, standing: Vec::new(), bias: Bias::default() }
+        Self { rows, uniforms, filter, alternatives: 0, standing: Vec::new(), bias: Bias::default(), classes: None }
     }
 
     /// Refuses rows that are not open, and rows without a uniform number each.
@@ -107,6 +111,13 @@ impl Ask {
                 "{rows} rows are asked for with {found} uniform numbers: expected one each"
             )));
         }
+        if let Some(classes) = &self.classes {
+            let known = classes.allowed.iter().map(Vec::len).filter(|&count| count > 0).min().unwrap_or(usize::MAX);
+            if classes.allowed.len() != self.rows.len() || classes.of.iter().any(|&class| class as usize >= known) {
+                let rows = self.rows.len();
+                return Err(Error::Run(format!("classes of tokens that do not fit the {rows} rows asked for")));
+            }
+        }
         Ok(())
     }
 
@@ -114,7 +125,7 @@ impl Ask {
     ///
     /// # Panics
     /// If [`Ask::check`] refuses this.
-    pub fn query(&self, index: usize, open: &[u32], mask_id: u32) -> Query {
+    pub fn query(&self, index: usize, open: &[u32], mask_id: u32) -> Query<'_> {
         let row = self.rows[index];
         Query {
             row,
@@ -123,6 +134,11 @@ impl Ask {
             filter: self.filter,
             alternatives: self.alternatives,
             mask_id,
+            classes: self
+                .classes
+                .as_ref()
+                .map(|classes| (&*classes.of, &*classes.allowed[index]))
+                .filter(|(_, allowed)| !allowed.is_empty()),
         }
     }
 }
@@ -147,6 +163,8 @@ pub struct Proposal {
     pub standing: f64,
     /// The most probable tokens, best first, before temperature and nucleus.
     pub alternatives: Vec<(u32, f64)>,
+    /// What [`Ask::classes`] asks for: the allowed classes, ascending.
+    pub classes: Vec<Class>,
 }
 
 /// Where a lane's open ids stand. Either way they are not written to the cache.

@@ -6,11 +6,11 @@ use std::cmp::Ordering;
 
 use crate::error::{Error, Result};
 
-use super::{Filter, Nucleus, Proposal};
+use super::{Filter, Nucleus, Proposal, classes};
 
 /// What is asked of one row.
 #[derive(Clone, Copy, Debug)]
-pub struct Query {
+pub struct Query<'a> {
     /// Row in the open block.
     pub row: usize,
     /// The id that stands there now.
@@ -23,6 +23,8 @@ pub struct Query {
     pub alternatives: usize,
     /// Never proposed. A vocabulary without a mask row may give any id beyond its end.
     pub mask_id: u32,
+    /// The class of each id, and which classes to tell of.
+    pub classes: Option<(&'a [u32], &'a [bool])>,
 }
 
 /// Answers for one row. `logits`: `[vocab]`. The token is drawn by inverse distribution function in the order of ids, so that
@@ -30,7 +32,7 @@ pub struct Query {
 ///
 /// # Errors
 /// When a logit is not a number or infinite, or nothing but the mask has a finite logit.
-pub fn propose(logits: &[f32], query: &Query) -> Result<Proposal> {
+pub fn propose(logits: &[f32], query: &Query<'_>) -> Result<Proposal> {
     let raw = Softmax::new(logits, query.mask_id, 1.0)
         .ok_or_else(|| Error::Run(format!("row {} of the open block has a logit that is not a number", query.row)))?;
     let (best, second) = best_two(&raw.probs);
@@ -59,6 +61,7 @@ pub fn propose(logits: &[f32], query: &Query) -> Result<Proposal> {
         runner_up: (runner_up as u32, raw.probs[runner_up]),
         standing: raw.probs.get(query.standing as usize).copied().unwrap_or(0.0),
         alternatives: most_probable(&raw.probs, query.alternatives),
+        classes: classes(logits, query, raw.norm),
     })
 }
 
@@ -70,6 +73,8 @@ struct Softmax {
     probs: Vec<f64>,
     /// Nats.
     entropy: f64,
+    /// Logarithm of the sum of `e^(logit / temperature)`.
+    norm: f64,
 }
 
 impl Softmax {
@@ -89,7 +94,7 @@ impl Softmax {
         let surprise = |(&prob, &logit): (&f64, &f32)| if prob > 0.0 { prob * (f64::from(logit) - max) } else { 0.0 };
         let mean = probs.iter().zip(logits).map(surprise).sum::<f64>() / (sum * temperature);
         probs.iter_mut().for_each(|prob| *prob /= sum);
-        Some(Self { probs, entropy: sum.ln() - mean })
+        Some(Self { probs, entropy: sum.ln() - mean, norm: max / temperature + sum.ln() })
     }
 }
 
@@ -221,8 +226,8 @@ mod tests {
         probs.iter().map(|p| p.ln() as f32).chain([9.0]).collect()
     }
 
-    fn query(uniform: f64, filter: Filter) -> Query {
-        Query { row: 2, standing: MASK, uniform, filter, alternatives: 0, mask_id: MASK }
+    fn query(uniform: f64, filter: Filter) -> Query<'static> {
+        Query { row: 2, standing: MASK, uniform, filter, alternatives: 0, mask_id: MASK, classes: None }
     }
 
     #[test]

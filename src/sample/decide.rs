@@ -13,6 +13,8 @@ impl<C: Cache> Sampler<C> {
     /// The edits that follow from a pass: first the rule fills, then the revision changes what is known.
     pub(super) fn decide(&mut self, proposals: &[Proposal]) -> Result<Vec<Edit>> {
         self.opened.1 += 1;
+        let conditioned = self.chain.as_ref().map(|chain| chain.condition(proposals)).transpose()?;
+        let proposals = conditioned.as_deref().unwrap_or(proposals);
         let rule = self.options.rule;
         let open_block = self.canvas.open_block_mut();
         let masked: Vec<Proposal> =

@@ -3,6 +3,7 @@
 //! Nothing here knows how a model computes or what an id means.
 
 mod canvas;
+mod constrained;
 mod decide;
 mod guide;
 mod infill;

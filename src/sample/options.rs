@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::{Budget, Canvas, Revise, Rule, Stop, Window};
+use crate::constraint::Constraint;
 use crate::error::{Error, Result};
 use crate::pass::{Bias, Filter};
 
@@ -23,6 +24,8 @@ pub struct SampleOptions {
     pub filter: Filter,
     /// Added to logits; a bias of minus infinity would be no number, -1000 bans a token.
     pub bias: Bias,
+    /// What the new text has to match as a whole. It is whole within `max_new` tokens, if nothing else ends it.
+    pub constraint: Option<Constraint>,
     /// Classifier-free guidance away from the same text without its prompt (see [`crate::pass::Guide`]); 0: none.
     pub guidance: f32,
     /// The most probable tokens to report with each edit.
@@ -46,6 +49,7 @@ impl SampleOptions {
             revise: Revise::None,
             filter: Filter::NONE,
             bias: Bias::default(),
+            constraint: None,
             guidance: 0.0,
             alternatives: 0,
             train_length: usize::MAX,
@@ -74,6 +78,7 @@ impl SampleOptions {
         if !(self.guidance.is_finite() && self.guidance >= 0.0) {
             return Err(Error::value("guidance", "a weight that is not negative", self.guidance.to_string()));
         }
+        self.check_constraint(prompt, mask_id)?;
         let gaps = prompt.iter().filter(|&&id| id == mask_id).count();
         // Whole blocks, as the last one is decoded whole. The window refuses a block of 0.
         let length = prompt.len().checked_add(self.max_new);
@@ -82,6 +87,28 @@ impl SampleOptions {
             .ok_or_else(|| Error::value("new tokens", "a number that memory can hold", self.max_new.to_string()))?;
         self.window.check(self.block, self.train_length, (length, gaps))?;
         Ok(length)
+    }
+
+    fn check_constraint(&self, prompt: &[u32], mask_id: u32) -> Result<()> {
+        let Some(constraint) = &self.constraint else { return Ok(()) };
+        let refuse = |name: &str, expected: String, found: String| Err(Error::value(name, expected, found));
+        if self.stop.eos != Some(constraint.eos()) {
+            let found = self.stop.eos.map_or("none".into(), |eos| eos.to_string());
+            return refuse("end of text", format!("id {}, as in the constraint", constraint.eos()), found);
+        }
+        if prompt.contains(&mask_id) {
+            return refuse("constraint", "a text that is continued".into(), "one with gaps".into());
+        }
+        if matches!(self.revise, Revise::Edit(_) | Revise::LookBack(_)) {
+            let expected = "no revision that writes tokens of its own with a constraint";
+            return refuse("revision", expected.into(), self.revise.name().into());
+        }
+        if constraint.least() > self.max_new {
+            let expected =
+                format!("at least {}, the tokens of the shortest text that the constraint allows", constraint.least());
+            return refuse("new tokens", expected, self.max_new.to_string());
+        }
+        Ok(())
     }
 
     /// How many caches a sample holds: its own, a guide's, and one for a revision that reads committed text or blocks at another size.

@@ -9,6 +9,7 @@ use crate::event::{Event, Reason, Sink};
 use crate::pass::{Ask, Cache, Denoiser, Lane, Proposal};
 use crate::rng::Rng;
 
+use super::constrained::Chain;
 use super::guide::Unguided;
 use super::look_back::Watch;
 use super::proof::Proof;
@@ -31,6 +32,7 @@ pub struct Sampler<C> {
     pub(super) ask: Ask,
     /// Absolute position up to which the next pass stores; before the open block where it stores a piece and no more.
     pub(super) until: usize,
+    pub(super) chain: Option<Chain>,
     pub(super) guide: Option<Unguided<C>>,
     pub(super) watch: Option<Watch<C>>,
     pub(super) proof: Option<Proof<C>>,
@@ -117,6 +119,8 @@ impl<C: Cache> Sampler<C> {
         // A guide stores what its lane stores, so that neither may be ahead.
         cache.keep_equal(if options.guidance > 0.0 { &[] } else { options.kept(&canvas) });
         cache.reserve(options.window.most(length, options.train_length));
+        let limit = prompt.len() + options.max_new;
+        let chain = options.constraint.clone().map(|constraint| Chain::new(constraint, limit));
         let guide = (options.guidance > 0.0).then(|| Unguided::new(options.guidance, caches(options.block)));
         let watch = options.revise.look_back().map(|how| Watch::new(how, caches(how.window), &canvas));
         let most = options.window.most(length + options.block, options.train_length);
@@ -132,6 +136,7 @@ impl<C: Cache> Sampler<C> {
             least: 0,
             ask: Ask::none(),
             until: 0,
+            chain,
             guide,
             watch,
             proof,
@@ -199,7 +204,12 @@ impl<C: Cache> Sampler<C> {
         rows.extend(self.reviser.rows(open_block));
         rows.sort_unstable();
         let uniforms = rows.iter().map(|_| self.rng.uniform()).collect();
-        Ask { alternatives: alternatives.max(rule.alternatives()), bias, ..Ask::new(rows, uniforms, filter) }
+        let alternatives = alternatives.max(rule.alternatives());
+        let ask = Ask { alternatives, bias, ..Ask::new(rows, uniforms, filter) };
+        match &mut self.chain {
+            Some(chain) => chain.widen(ask, &self.canvas, || self.rng.uniform()),
+            None => ask,
+        }
     }
 
     /// The lane of the next pass, as planned.

@@ -147,6 +147,7 @@ impl Step {
             runner_up: (u32::MAX, prob[row] - confidence[row]),
             standing: 0.0,
             alternatives: Vec::new(),
+            classes: Vec::new(),
         };
         let given = trace.json["prompt_ids"].as_array().map_or(0, Vec::len);
         let after = trace.row("canvas_after", step)?;

@@ -36,6 +36,7 @@ fn one(trace: &Trace, step: usize, past: &mut Vec<Vec<u32>>) -> Result<(), Strin
         runner_up: (u32::MAX, 0.0),
         standing: 0.0,
         alternatives: Vec::new(),
+        classes: Vec::new(),
     };
     let proposals: Vec<Proposal> = (0..before.len()).map(proposal).collect();
     let bound = trace.setting("entropy_bound")?;

@@ -54,6 +54,7 @@ fn one(
         runner_up: if written[row] >= 0 { (written[row] as u32, prob[row] / 2.0) } else { (u32::MAX, 0.0) },
         standing: 0.0,
         alternatives: Vec::new(),
+        classes: Vec::new(),
     };
     let proposals: Vec<Proposal> = (0..before.len()).map(proposal).collect();
     same("given rows", &(state.given as i64), &number("prompt_len_in_block")?)?;

@@ -46,6 +46,7 @@ fn proposal(row: usize, lowest: u32, rng: &mut Rng) -> Proposal {
         runner_up,
         standing: prob(rng),
         alternatives,
+        classes: Vec::new(),
     }
 }
 

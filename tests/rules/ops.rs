@@ -67,6 +67,7 @@ fn the_entropy_bound_accepts_what_diffusion_gemma_accepts() {
         runner_up: (2, 0.0),
         standing: 0.0,
         alternatives: Vec::new(),
+        classes: Vec::new(),
     };
     let proposals: Vec<Proposal> = entropies.iter().enumerate().map(proposal).collect();
     let mut checked = 0;

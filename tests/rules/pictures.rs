@@ -37,6 +37,7 @@ fn proposals(letters: &str, tenths: &str) -> Vec<Proposal> {
             runner_up: ('?' as u32, (1.0 - prob) / 2.0),
             standing: 0.0,
             alternatives: vec![(letter as u32, prob)],
+            classes: Vec::new(),
         }
     };
     letters.chars().zip(tenths.chars()).enumerate().map(proposal).collect()

@@ -10,6 +10,7 @@ fn proposal(row: usize, prob: f64) -> Proposal {
         runner_up: (2, 0.0),
         standing: 0.0,
         alternatives: vec![(1, prob)],
+        classes: Vec::new(),
     }
 }
 
