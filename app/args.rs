@@ -109,6 +109,7 @@ pub fn named_as_flags(error: &bd3::Error) -> String {
             "budget" => "--budget-ms",
             "budget of a block" => "--passes, --budget-ms",
             "guidance" => "--guidance",
+            "revision" => "--revise",
             "template" => "--infill",
             "eta" => "--eta",
             "edit threshold" | "threshold of remask" | "threshold of look-back" | "threshold of the corrector" => {

@@ -13,6 +13,7 @@ macro_rules! note {
 mod args;
 mod bench;
 mod completions;
+mod constrain;
 mod convert;
 mod counts;
 mod curve;

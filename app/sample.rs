@@ -10,6 +10,7 @@ use bd3::tokenizer::chat::Message;
 use bd3::{Error, Result};
 use clap::{Args, Parser, ValueEnum};
 
+use crate::constrain::ConstraintArgs;
 use crate::job::{Job, bos, read_text, template_ids};
 use crate::model::{self, Model};
 use crate::race::{self, Course};
@@ -75,6 +76,9 @@ pub struct SampleArgs {
     /// End a sample when the last 256 tokens have a histogram of less entropy, in nats; the official code: 4
     #[arg(allow_negative_numbers = true, long, value_name = "X", help_heading = "Tokens")]
     stop_entropy: Option<f64>,
+
+    #[command(flatten)]
+    constraint: ConstraintArgs,
 
     /// f32 throughout: no quantised activations, no half-precision cache
     #[arg(long, help_heading = "Engine")]
@@ -162,6 +166,7 @@ impl SampleArgs {
             ("--trace", args.trace.is_some()),
             ("--race", args.race),
             ("--infill", args.infill.is_some()),
+            (args.constraint.given().unwrap_or_default(), args.constraint.given().is_some()),
         ] {
             if given {
                 return Err(refuse(name.into()));
@@ -181,7 +186,8 @@ impl SampleArgs {
         let arch = &model.checkpoint.arch;
         let prompt = self.prompt()?;
         let template = self.infill.as_deref().map(Template::parse).transpose()?;
-        let eos = model.tokenizer.special().eos.filter(|_| prompt.is_some());
+        let constraint = self.constraint.constraint(model)?;
+        let eos = model.tokenizer.special().eos.filter(|_| prompt.is_some() || constraint.is_some());
         let (ids, block) = match &template {
             None => (self.ids(model, prompt.as_deref())?, arch.block),
             Some(template) => {
@@ -198,6 +204,7 @@ impl SampleArgs {
             return Err(Error::value("--guidance", "a prompt to be led by", "none"));
         }
         let options = self.options(model, (eos, self.block.unwrap_or(block)))?;
+        let options = SampleOptions { constraint, ..options };
         Ok(Job { args: self, model, options, prompt, template, ids })
     }
 
@@ -299,7 +306,10 @@ pub fn run(args: &SampleArgs) -> anyhow::Result<()> {
     let job = args.job(&model)?;
     if args.race {
         let blocks = race::blocks(&model.checkpoint.arch, args.block)?;
-        let lane = |block| args.options(&model, (job.options.stop.eos, block));
+        let lane = |block| {
+            let options = args.options(&model, (job.options.stop.eos, block))?;
+            Ok(SampleOptions { constraint: job.options.constraint.clone(), ..options })
+        };
         let options = blocks.into_iter().map(lane).collect::<Result<Vec<_>>>()?;
         options.iter().for_each(|options| model.note_untrained(options.block));
         let Job { prompt, ids, .. } = job;

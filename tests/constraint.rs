@@ -133,7 +133,7 @@ fn sums_over_a_block_are_those_of_counting() {
             (1..TEXTS.len()).for_each(|id| weights[row][class(id as u32) as usize] += probs[row][id]);
         }
         let sums = lattice.sum(&constraint, &weights);
-        let marginals = lattice.marginals(&constraint, &weights, &sums);
+        let marginals = lattice.marginals(&constraint, &sums, &[0, 1, 2]);
         for row in (0..rows).filter(|&row| block[row] == MASK) {
             let mut expected = vec![0.0; constraint.classes()];
             counted.iter().for_each(|(filled, prob)| expected[class(filled[row]) as usize] += prob);
@@ -284,6 +284,20 @@ proptest! {
         run(&model, &mut plain, &mut events[0]).unwrap();
         run(&model, &mut constrained, &mut events[1]).unwrap();
         prop_assert_eq!(&events[0], &events[1]);
+    }
+}
+
+#[test]
+fn a_text_that_is_determined_costs_a_pass_a_block() {
+    let letters: Vec<Vec<u8>> = ["", "", "a", "b", "c"].map(|text| text.as_bytes().to_vec()).into();
+    let only = Constraint::over("abcabcabc", &letters, EOS).unwrap();
+    let model = Scripted::new(MASK, from_digest(letters.len()));
+    let stop = Stop { eos: Some(EOS), low_entropy: None };
+    for (rule, passes) in [(Rule::Threshold { threshold: 1.0 - 1e-9 }, 3), (Rule::EntropyBound { bound: 1e-9 }, 3)] {
+        let options = SampleOptions { stop, constraint: Some(only.clone()), ..options(3, 9, rule) };
+        let mut sampler = sampler_for(&model, &options, &[4, 4, 4], 1).unwrap();
+        run(&model, &mut sampler, Quiet).unwrap();
+        assert_eq!((sampler.new_ids(), sampler.passes()), (&[2, 3, 4, 2, 3, 4, 2, 3, 4][..], passes));
     }
 }
 

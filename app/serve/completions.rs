@@ -154,13 +154,7 @@ fn converse(served: &Arc<Served>, body: &[u8]) -> Result<Answer, ApiError> {
         return Err(ApiError::field("top_logprobs", "none without `logprobs`", "one"));
     }
     request.logprobs = logprobs.then(|| top.unwrap_or(0) as usize);
-    let text = json!({ "type": "text" });
-    fields.neutral(&[
-        ("tools", json!([])),
-        ("tool_choice", json!("none")),
-        ("response_format", text),
-        ("store", json!(false)),
-    ])?;
+    fields.neutral(&[("tools", json!([])), ("tool_choice", json!("none")), ("store", json!(false))])?;
     let messages = messages(&mut fields)?;
     fields.end()?;
     let ids = template.encode(&messages, &served.model.tokenizer);

@@ -57,6 +57,7 @@ impl ApiError {
             return Self::new(StatusCode::INTERNAL_SERVER_ERROR, text);
         }
         let message = as_fields(&text);
+        let message = message.strip_prefix("-n:").map_or(message.clone(), |told| format!("max_tokens:{told}"));
         let param = message.split([':', ' ']).next().filter(|name| name.contains('.') || OPENAI.contains(name));
         Self { param: param.map(str::to_string), code: Some("invalid_value"), ..Self::refused(message) }
     }
@@ -79,7 +80,7 @@ impl ApiError {
 }
 
 /// Flags whose fields stand outside the object `bd3`.
-const OPENAI: [&str; 3] = ["temperature", "top_p", "seed"];
+const OPENAI: [&str; 4] = ["temperature", "top_p", "seed", "max_tokens"];
 
 /// Flags in a sentence become fields.
 fn as_fields(text: &str) -> String {

@@ -31,6 +31,11 @@ impl Fields {
         }
     }
 
+    /// The same in a field that stands deeper.
+    pub fn called(self, within: &'static str) -> Self {
+        Self { within, ..self }
+    }
+
     /// The name of a field as the client knows it.
     pub fn name(&self, name: &str) -> String {
         if self.within.is_empty() { name.to_string() } else { format!("{}.{name}", self.within) }

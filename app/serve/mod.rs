@@ -3,11 +3,12 @@
 //! choice, a relay that says what has been written.
 //!
 //! In the order of a request: `listen.rs` connections, `guard.rs` who may ask, `routes.rs` which path, `completions.rs` with `fields.rs`
-//! and `request.rs` what is asked (`desk.rs`: on another thread), `queue.rs`, `worker.rs`, `relay.rs` with `text.rs` what is told, `answer.rs` in which shape.
+//! `request.rs` and `constraints.rs` what is asked (`desk.rs`: on another thread), `queue.rs`, `worker.rs`, `relay.rs` with `text.rs` what is told, `answer.rs` in which shape.
 
 mod answer;
 mod channel;
 mod completions;
+mod constraints;
 mod curve;
 mod desk;
 mod error;
@@ -43,6 +44,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use crate::model::{self, Model};
 use crate::{counts, interrupt, view};
+use constraints::Constraints;
 use curve::CurveDesk;
 use desk::Desk;
 use error::ApiError;
@@ -168,6 +170,7 @@ pub struct Served {
     pub reading: Desk,
     /// Where noise is made.
     pub noising: Desk,
+    constraints: Constraints,
     guard: Guard,
     bytes_per_position: usize,
     numbers: AtomicU64,
@@ -258,6 +261,7 @@ impl ServeArgs {
             curve: CurveDesk::new(self.curve.clone(), self.model.clone(), (flags, of)),
             reading: Desk::new(READERS),
             noising: Desk::with_line(1, MOST_NOISES),
+            constraints: Constraints::default(),
             guard: self.guard()?,
             bytes_per_position,
             numbers: AtomicU64::new(0),

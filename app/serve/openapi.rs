@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn the_object_bd3_has_every_flag_of_making() {
         let openai = ["temperature", "top_p"];
-        let own = ["events", "alternatives", "gap", "infill"];
+        let own = ["events", "alternatives", "gap", "infill", "regex"];
         let flags = SampleArgs::making().into_iter().map(|(flag, _)| flag.replace('-', "_"));
         let flags = flags.filter(|flag| !openai.contains(&flag.as_str())).chain(own.map(String::from)).collect();
         let document = document();

@@ -116,9 +116,11 @@ impl Course {
         let ids = served.model.tokenizer.encode(&prompt).map_err(|e| ApiError::of(&e))?;
         let ids = begun(served, ids)?;
         let args = request.args()?;
-        let eos = served.model.tokenizer.special().eos.filter(|_| !prompt.is_empty());
+        let constraint = request.constraint.as_ref().map(|asked| asked.constraint(served)).transpose()?;
+        let eos = served.model.tokenizer.special().eos.filter(|_| !prompt.is_empty() || constraint.is_some());
         let option = |&block: &usize| {
-            let options = SampleOptions { max_new: max_tokens, ..args.options(&served.model, (eos, block))? };
+            let options = args.options(&served.model, (eos, block))?;
+            let options = SampleOptions { max_new: max_tokens, constraint: constraint.clone(), ..options };
             check_guidance(&options)?;
             let length = options.check(&ids, served.mask())?;
             let bytes = served.cache_bytes(&options, length);

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Served;
 use super::channel::Sender;
+use super::constraints::Asked;
 use super::error::ApiError;
 use super::fields::{Fields, whole};
 use super::queue::Order;
@@ -54,6 +55,8 @@ pub struct GenerationRequest {
     pub block: Option<usize>,
     /// Added to logits.
     pub bias: Vec<(u32, f32)>,
+    /// What each answer has to match.
+    pub constraint: Option<Asked>,
     /// Alternatives to report with each token; none: no probabilities at all.
     pub logprobs: Option<usize>,
     /// Those of the prompt, too.
@@ -94,6 +97,7 @@ impl GenerationRequest {
             flags: Vec::new(),
             block: bd3.count("block", 1..=u64::from(u32::MAX))?.map(|block| block as usize),
             bias: bias(served, fields)?,
+            constraint: Asked::take(fields, &mut bd3)?,
             logprobs: None,
             scored: false,
             stream,
@@ -158,6 +162,7 @@ impl GenerationRequest {
         self.check_detail()?;
         let refuse = |error: &bd3::Error| ApiError::of(error);
         let args = self.args()?;
+        let constraint = self.constraint.as_ref().map(|asked| asked.constraint(served)).transpose()?;
         let (mut orders, mut prompt_tokens) = (Vec::new(), 0);
         for start in &self.starts {
             for number in 0..self.n {
@@ -165,6 +170,7 @@ impl GenerationRequest {
                 let root = Rng::new(self.seed);
                 let made = self.order(served, (&args, start), &root, number)?;
                 let Made { options, ids, range } = made;
+                let options = SampleOptions { constraint: constraint.clone(), ..options };
                 if number == 0 {
                     prompt_tokens += ids.iter().filter(|&&id| id != served.mask()).count();
                 }

@@ -3,6 +3,7 @@
 
 mod bytes;
 mod lattice;
+pub mod schema;
 mod tokens;
 
 use std::sync::Arc;
@@ -28,6 +29,9 @@ struct Machine {
     /// By id.
     class_of: Arc<[u32]>,
     classes: usize,
+    /// The sets of classes that lead from one state to another, each ascending. Many states share one: what a string of JSON may go
+    /// on with is the same wherever it stands.
+    sets: Vec<Box<[u32]>>,
     /// The first is where a text begins, the last one is behind its end.
     states: Vec<State>,
 }
@@ -39,15 +43,8 @@ pub struct State {
     pub accepting: bool,
     /// Tokens that it takes to where it may end, at least.
     pub least: usize,
-    /// The states that a token can lead to, ascending, each with the classes that do, ascending.
-    pub edges: Vec<(u32, Box<[u32]>)>,
-}
-
-impl State {
-    /// Where a token of a class leads.
-    pub fn next(&self, class: u32) -> Option<u32> {
-        self.edges.iter().find(|(_, classes)| classes.binary_search(&class).is_ok()).map(|&(to, _)| to)
-    }
+    /// The states that a token can lead to, ascending, each with the number of the set of classes that do.
+    pub edges: Vec<(u32, u32)>,
 }
 
 impl Constraint {
@@ -75,12 +72,12 @@ impl Constraint {
             let expected = format!("an end-of-text id below {}", vocabulary.len());
             return Err(Error::value("constraint", expected, eos.to_string()));
         }
-        let (class_of, classes, states) = tokens::lift(bytes, vocabulary, eos);
+        let tokens::Lifted { class_of, classes, sets, states } = tokens::lift(bytes, vocabulary, eos);
         if states.first().is_none_or(|state| state.least == usize::MAX) {
             let expected = "an expression that a text of this vocabulary matches";
             return Err(Error::value("regex", expected, format!("`{pattern}`")));
         }
-        let machine = Machine { pattern: pattern.into(), eos, class_of: class_of.into(), classes, states };
+        let machine = Machine { pattern: pattern.into(), eos, class_of: class_of.into(), classes, sets, states };
         Ok(Self { machine: Arc::new(machine) })
     }
 
@@ -92,6 +89,13 @@ impl Constraint {
     /// The id that ends a text.
     pub fn eos(&self) -> u32 {
         self.machine.eos
+    }
+
+    /// Bytes of memory, about.
+    pub fn bytes(&self) -> usize {
+        let edges = self.states().iter().map(|state| 40 + 8 * state.edges.len()).sum::<usize>();
+        let sets = self.sets().iter().map(|set| 16 + 4 * set.len()).sum::<usize>();
+        self.pattern().len() + 4 * self.class_of().len() + edges + sets
     }
 
     /// The class of each id.
@@ -109,6 +113,17 @@ impl Constraint {
         &self.machine.states
     }
 
+    /// Sets of classes, each ascending.
+    pub fn sets(&self) -> &[Box<[u32]>] {
+        &self.machine.sets
+    }
+
+    /// Where a token of a class leads from a state.
+    pub fn next(&self, state: u32, class: u32) -> Option<u32> {
+        let leads = |&&(_, set): &&(u32, u32)| self.machine.sets[set as usize].binary_search(&class).is_ok();
+        self.machine.states[state as usize].edges.iter().find(leads).map(|&(to, _)| to)
+    }
+
     /// Tokens of the shortest text, without its end.
     pub fn least(&self) -> usize {
         self.machine.states[0].least
@@ -116,9 +131,7 @@ impl Constraint {
 
     /// Where ids lead from a state; `None` where they are not allowed.
     pub fn follow(&self, state: u32, ids: &[u32]) -> Option<u32> {
-        ids.iter().try_fold(state, |state, &id| {
-            self.machine.states[state as usize].next(*self.machine.class_of.get(id as usize)?)
-        })
+        ids.iter().try_fold(state, |state, &id| self.next(state, *self.machine.class_of.get(id as usize)?))
     }
 
     /// Whether ids, ended or not, are a whole text.

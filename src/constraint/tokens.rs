@@ -50,41 +50,96 @@ impl<'a> Vocabulary<'a> {
 struct Classes {
     of: Vec<u32>,
     sizes: Vec<usize>,
+    /// By class: the first of its parts; of use where `round` is that of now.
+    first: Vec<Part>,
+    round: u32,
+}
+
+/// The tokens of a class that lead to one state.
+#[derive(Clone, Copy, Default)]
+struct Part {
+    round: u32,
+    to: u32,
+    size: usize,
+    /// The class that they become; 0: the one they are.
+    new: u32,
 }
 
 impl Classes {
+    /// All tokens as one.
+    fn new(tokens: usize) -> Self {
+        Self { of: vec![0; tokens], sizes: vec![tokens], first: vec![Part::default()], round: 0 }
+    }
+
     /// Tells apart tokens that lead to different states, or nowhere (those that are not listed).
     fn refine(&mut self, led: &[(u32, u32)]) {
-        let mut parts: HashMap<(u32, u32), (usize, u32)> = HashMap::new();
-        for &(id, to) in led {
-            parts.entry((self.of[id as usize], to)).or_insert((0, 0)).0 += 1;
-        }
-        // In the order of ids, so that classes have the same numbers in every run.
+        self.round += 1;
+        // Most classes lead to one state; further parts of a class are kept here.
+        let mut more: HashMap<(u32, u32), Part> = HashMap::new();
         for &(id, to) in led {
             let class = self.of[id as usize];
-            let Some(part) = parts.get_mut(&(class, to)) else { continue };
-            if part.0 == self.sizes[class as usize] {
-                continue;
-            }
-            if part.1 == 0 {
-                part.1 = self.sizes.len() as u32;
-                self.sizes.push(part.0);
-            }
-            self.of[id as usize] = part.1;
-        }
-        for ((class, _), (size, new)) in parts {
-            if new != 0 {
-                self.sizes[class as usize] -= size;
+            let first = &mut self.first[class as usize];
+            if first.round != self.round {
+                *first = Part { round: self.round, to, size: 1, new: 0 };
+            } else if first.to == to {
+                first.size += 1;
+            } else {
+                more.entry((class, to)).or_default().size += 1;
             }
         }
+        let olds = self.sizes.clone();
+        for &(id, to) in led {
+            let class = self.of[id as usize];
+            let first = &mut self.first[class as usize];
+            let part = match first.to == to {
+                true => Some(first),
+                false => more.get_mut(&(class, to)),
+            };
+            let Some(part) = part.filter(|part| part.size < olds[class as usize]) else { continue };
+            if part.new == 0 {
+                part.new = self.sizes.len() as u32;
+                self.sizes[class as usize] -= part.size;
+                self.sizes.push(part.size);
+            }
+            self.of[id as usize] = part.new;
+        }
+        self.first.resize(self.sizes.len(), Part::default());
     }
 }
 
-/// The machine over tokens: the class of each id, how many there are, and the states, the last one behind the end of a text.
-pub fn lift(bytes: &Bytes, texts: &[Vec<u8>], eos: u32) -> (Vec<u32>, usize, Vec<State>) {
+/// The machine over tokens.
+pub struct Lifted {
+    /// By id.
+    pub class_of: Vec<u32>,
+    pub classes: usize,
+    pub sets: Vec<Box<[u32]>>,
+    /// The last one is behind the end of a text.
+    pub states: Vec<State>,
+}
+
+/// Sets of classes, each once.
+#[derive(Default)]
+struct Sets {
+    all: Vec<Box<[u32]>>,
+    numbers: HashMap<Box<[u32]>, u32>,
+}
+
+impl Sets {
+    fn number(&mut self, mut classes: Vec<u32>) -> u32 {
+        classes.sort_unstable();
+        let classes = classes.into_boxed_slice();
+        *self.numbers.entry(classes).or_insert_with_key(|classes| {
+            self.all.push(classes.clone());
+            self.all.len() as u32 - 1
+        })
+    }
+}
+
+/// Makes it.
+pub fn lift(bytes: &Bytes, texts: &[Vec<u8>], eos: u32) -> Lifted {
     let ids = 0..texts.len() as u32;
     let all = Vocabulary::new(texts, ids.clone().filter(|&id| id != eos));
-    let mut classes = Classes { of: vec![0; texts.len()], sizes: vec![texts.len()] };
+    let mut classes = Classes::new(texts.len());
     classes.refine(&[(eos, DEAD)]);
     // The states that whole tokens reach, in the order in which they are found.
     let mut number: BTreeMap<u32, u32> = BTreeMap::from([(0, 0)]);
@@ -93,7 +148,6 @@ pub fn lift(bytes: &Bytes, texts: &[Vec<u8>], eos: u32) -> (Vec<u32>, usize, Vec
     while let Some(&state) = found.get(at) {
         let mut led = Vec::new();
         all.from(bytes, state, |id, to| led.push((id, to)));
-        led.sort_unstable();
         for &(_, to) in &led {
             number.entry(to).or_insert_with(|| {
                 found.push(to);
@@ -115,6 +169,7 @@ pub fn lift(bytes: &Bytes, texts: &[Vec<u8>], eos: u32) -> (Vec<u32>, usize, Vec
     }
     let some = Vocabulary::new(texts, first.iter().copied().filter(|&id| id != eos));
     let end = found.len() as u32;
+    let mut sets = Sets::default();
     let mut states: Vec<State> = Vec::with_capacity(found.len() + 1);
     for &state in &found {
         let mut edges: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
@@ -123,20 +178,13 @@ pub fn lift(bytes: &Bytes, texts: &[Vec<u8>], eos: u32) -> (Vec<u32>, usize, Vec
         if accepting {
             edges.insert(end, vec![classes.of[eos as usize]]);
         }
-        states.push(State { accepting, least: usize::MAX, edges: sorted(edges) });
+        let edges = edges.into_iter().map(|(to, classes)| (to, sets.number(classes))).collect();
+        states.push(State { accepting, least: usize::MAX, edges });
     }
-    let any = (0..first.len() as u32).collect();
+    let any = sets.number((0..first.len() as u32).collect());
     states.push(State { accepting: true, least: 0, edges: vec![(end, any)] });
     measure(&mut states);
-    (classes.of, first.len(), states)
-}
-
-fn sorted(edges: BTreeMap<u32, Vec<u32>>) -> Vec<(u32, Box<[u32]>)> {
-    let sort = |mut classes: Vec<u32>| {
-        classes.sort_unstable();
-        classes.into_boxed_slice()
-    };
-    edges.into_iter().map(|(to, classes)| (to, sort(classes))).collect()
+    Lifted { class_of: classes.of, classes: first.len(), sets: sets.all, states }
 }
 
 /// How many tokens each state is from an end.

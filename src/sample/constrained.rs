@@ -79,20 +79,20 @@ impl Chain {
             }
             weights
         };
+        let rows: Vec<usize> = self.wanted.iter().filter_map(|row| row.checked_sub(self.first)).collect();
         let raw = weights(|class| class.raw);
         let sums = lattice.sum(&self.constraint, &raw);
-        let raw_probs = lattice.marginals(&self.constraint, &raw, &sums);
+        let raw_probs = lattice.marginals(&self.constraint, &sums, &rows);
         let (drawn, probs) = if self.filter.temperature == 0.0 {
-            let raw = weights(|class| class.weight);
-            let sums = lattice.greatest(&self.constraint, &raw);
-            (lattice.best(&self.constraint, &raw, &sums), None)
+            let best = weights(|class| class.weight);
+            (lattice.best(&self.constraint, &lattice.greatest(&self.constraint, &best)), None)
         } else if self.filter == Filter::NONE {
-            (lattice.draw(&self.constraint, &raw, &sums, &self.uniforms), None)
+            (lattice.draw(&self.constraint, &sums, &self.uniforms), None)
         } else {
-            let weights = weights(|class| class.weight);
-            let sums = lattice.sum(&self.constraint, &weights);
-            let probs = lattice.marginals(&self.constraint, &weights, &sums);
-            (lattice.draw(&self.constraint, &weights, &sums, &self.uniforms), Some(probs))
+            let filtered = weights(|class| class.weight);
+            let sums = lattice.sum(&self.constraint, &filtered);
+            let probs = lattice.marginals(&self.constraint, &sums, &rows);
+            (lattice.draw(&self.constraint, &sums, &self.uniforms), Some(probs))
         };
         let wanted = proposals.iter().filter(|proposal| self.wanted.contains(&proposal.row));
         let conditioned = wanted.map(|proposal| {

@@ -1,6 +1,7 @@
 //! The real binary: what it prints where, and how it exits.
 
 mod bench;
+mod constrain;
 mod convert;
 mod curve;
 mod flags;

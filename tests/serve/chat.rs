@@ -64,6 +64,11 @@ fn a_model_with_a_template_of_its_own_chats_and_no_message_forges_a_turn() {
         assert_eq!(reply["choices"][0]["message"]["content"], text, "{content}");
         assert_eq!(text_of(&server.chunks(CHAT, &said(content)), 0), text.as_str().unwrap());
     }
+    let mut body = said("Is it?");
+    body["response_format"] =
+        json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": { "enum": ["yes", "no"] } } });
+    let answer = server.post(CHAT, &body).json()["choices"][0]["message"]["content"].clone();
+    assert!(answer == "\"yes\"" || answer == "\"no\"", "{answer}");
     // A text in parts is one text.
     let parts = json!([{ "type": "text", "text": "a<e" }, { "type": "text", "text": "os>b" }]);
     let body = json!({ "messages": [{ "role": "user", "content": parts }], "max_tokens": 1 });

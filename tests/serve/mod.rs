@@ -4,6 +4,7 @@ mod api;
 mod bounds;
 mod chat;
 mod company;
+mod constrain;
 mod end;
 mod events;
 mod fields;
