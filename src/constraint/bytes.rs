@@ -1,5 +1,7 @@
 //! A regular expression as a machine over bytes: which states there are, where each byte leads, and in which of them a text may end.
 
+use std::collections::HashMap;
+
 use regex_automata::dfa::{Automaton, StartKind, dense};
 use regex_automata::nfa::thompson;
 use regex_automata::util::{primitives::StateID, start, syntax};
@@ -15,8 +17,6 @@ const MOST_STATES: usize = 1 << 15;
 const MOST_PATTERN: usize = 1 << 20;
 /// Bytes that building may take, at each of its stages.
 const MOST_MEMORY: usize = 1 << 25;
-/// Machines of at most so many states are made as small as can be: the time for that grows faster than they do.
-const MOST_MINIMIZED: usize = 1 << 11;
 
 /// A deterministic machine. State 0 is where a text begins; every state leads to an end.
 pub struct Bytes {
@@ -35,22 +35,17 @@ impl Bytes {
         if pattern.len() > MOST_PATTERN {
             return refuse(format!("at most {MOST_PATTERN} bytes"), format!("{} bytes", pattern.len()));
         }
-        let dfa = match build(pattern, false) {
+        let dfa = match build(pattern) {
             Ok(dfa) => dfa,
             Err(error) => {
-                let why = reason(&error);
-                return refuse("a regular expression that can be made into a machine".into(), why);
+                return refuse("a regular expression that can be made into a machine".into(), reason(&error));
             }
         };
-        let all = Self::walk(&dfa)?;
-        let small = all.next.len() <= MOST_MINIMIZED;
-        let all =
-            if small { build(pattern, true).ok().map(|dfa| Self::walk(&dfa)).transpose()?.unwrap_or(all) } else { all };
-        let live = all.live();
+        let live = Self::walk(&dfa)?.live();
         if live.next.is_empty() {
             return refuse("an expression that some text matches".into(), format!("`{pattern}`"));
         }
-        Ok(live)
+        Ok(live.least())
     }
 
     /// All states that a text can reach.
@@ -58,7 +53,7 @@ impl Bytes {
         let begin = dfa
             .start_state(&start::Config::new().anchored(Anchored::Yes))
             .map_err(|error| Error::value("regex", "one that is matched from the start", error.to_string()))?;
-        let mut ids = std::collections::HashMap::from([(begin, 0)]);
+        let mut ids = HashMap::from([(begin, 0)]);
         let mut states: Vec<StateID> = vec![begin];
         let (mut next, mut accepting) = (Vec::new(), Vec::new());
         while let Some(&state) = states.get(next.len()) {
@@ -118,6 +113,49 @@ impl Bytes {
         Self { next, accepting }
     }
 
+    /// With one state for all that have the same futures (Moore 1956): states are told apart by whether a text may end there, then by
+    /// where bytes lead, until nothing new is told.
+    fn least(self) -> Self {
+        let bytes = self.unlike_bytes();
+        let mut parts: Vec<u32> = self.accepting.iter().map(|&accepting| u32::from(accepting)).collect();
+        let mut count = 0;
+        loop {
+            let mut known: HashMap<Vec<u32>, u32> = HashMap::new();
+            let mut finer = Vec::with_capacity(parts.len());
+            for (row, &part) in self.next.iter().zip(&parts) {
+                let led = bytes.iter().map(|&byte| row[byte]);
+                let key = led.map(|to| if to == DEAD { DEAD } else { parts[to as usize] }).chain([part]).collect();
+                let fresh = known.len() as u32;
+                finer.push(*known.entry(key).or_insert(fresh));
+            }
+            parts = finer;
+            if known.len() == count {
+                break;
+            }
+            count = known.len();
+        }
+        let (mut next, mut accepting) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for (state, row) in self.next.iter().enumerate() {
+            // Parts are numbered in the order of their first states, so state 0 stays the first.
+            if parts[state] as usize == next.len() {
+                next.push(row.map(|to| if to == DEAD { DEAD } else { parts[to as usize] }));
+                accepting.push(self.accepting[state]);
+            }
+        }
+        Self { next, accepting }
+    }
+
+    /// One of each kind of bytes that lead to the same states from all states.
+    fn unlike_bytes(&self) -> Vec<usize> {
+        let mut columns: HashMap<Vec<u32>, usize> = HashMap::new();
+        for byte in 0..256 {
+            columns.entry(self.next.iter().map(|row| row[byte]).collect()).or_insert(byte);
+        }
+        let mut bytes: Vec<usize> = columns.into_values().collect();
+        bytes.sort_unstable();
+        bytes
+    }
+
     /// Where a byte leads.
     pub fn next(&self, state: u32, byte: u8) -> u32 {
         self.next[state as usize][usize::from(byte)]
@@ -129,12 +167,11 @@ impl Bytes {
     }
 }
 
-fn build(pattern: &str, minimize: bool) -> Result<dense::DFA<Vec<u32>>, Box<dense::BuildError>> {
+fn build(pattern: &str) -> Result<dense::DFA<Vec<u32>>, Box<dense::BuildError>> {
     // Every match counts, not the first of its alternatives: `a|ab` is a text `ab`, too.
     let config = dense::Config::new()
         .start_kind(StartKind::Anchored)
         .match_kind(MatchKind::All)
-        .minimize(minimize)
         .dfa_size_limit(Some(MOST_MEMORY))
         .determinize_size_limit(Some(MOST_MEMORY));
     dense::Builder::new()

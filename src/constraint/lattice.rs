@@ -3,6 +3,7 @@
 //! over all fillings of the block are sums along it: exact, and linear in rows, states and classes.
 
 use super::Constraint;
+use super::scaled::Scaled;
 
 /// A row of the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,8 +18,28 @@ pub enum Slot {
 #[derive(Clone, Debug)]
 pub struct Lattice {
     slots: Vec<Slot>,
-    /// One more than rows; states ascending.
-    columns: Vec<Vec<u32>>,
+    /// One more than rows.
+    columns: Vec<Column>,
+}
+
+/// States, ascending, and the place of each among them.
+#[derive(Clone, Debug)]
+struct Column {
+    states: Vec<u32>,
+    places: Vec<u32>,
+}
+
+/// The place of a state that is not there.
+const NOWHERE: u32 = u32::MAX;
+
+impl Column {
+    fn new(mut states: Vec<u32>, all: usize) -> Self {
+        states.sort_unstable();
+        states.dedup();
+        let mut places = vec![NOWHERE; all];
+        (0..).zip(&states).for_each(|(place, &state)| places[state as usize] = place);
+        Self { states, places }
+    }
 }
 
 /// What is known of the open rows: by row, by class, a weight; none for a fixed row.
@@ -36,55 +57,68 @@ struct Way {
 /// Sums of products over all that may follow, and the weights that they are sums of.
 pub struct Sums<'a> {
     weights: &'a Weights,
-    /// By column and state, as logarithms.
-    behind: Vec<Vec<f64>>,
-    /// By row and set: the weights of its classes together; not a number where nobody asked.
-    sets: Vec<Vec<f64>>,
+    /// By column and state.
+    behind: Vec<Vec<Scaled>>,
+    /// By row and set: the weights of its classes together; none where nobody asked.
+    sets: Vec<Vec<Option<Scaled>>>,
+}
+
+impl Sums<'_> {
+    fn set(&self, row: usize, set: u32) -> Scaled {
+        self.sets[row][set as usize].unwrap_or(Scaled::ZERO)
+    }
+
+    /// The part of what may follow a state that goes one way.
+    fn share(&self, row: usize, place: usize, way: Way) -> f64 {
+        self.set(row, way.set).times(self.behind[row + 1][way.to]).over(self.behind[row][place])
+    }
+
+    /// The same for a weight of 1.
+    fn rest(&self, row: usize, place: usize, to: usize) -> f64 {
+        self.behind[row + 1][to].over(self.behind[row][place])
+    }
 }
 
 impl Lattice {
     /// `start`: the state before the first row. `left`: how many tokens may come after the last one.
     pub fn new(constraint: &Constraint, start: u32, slots: Vec<Slot>, left: usize) -> Self {
         let states = constraint.states();
-        let mut columns = vec![vec![start]];
+        let mut columns = vec![Column::new(vec![start], states.len())];
         for &slot in &slots {
-            let before = &columns[columns.len() - 1];
-            let mut after: Vec<u32> = match slot {
+            let before = &columns[columns.len() - 1].states;
+            let after: Vec<u32> = match slot {
                 Slot::Open => before.iter().flat_map(|&s| states[s as usize].edges.iter().map(|&(to, _)| to)).collect(),
                 Slot::Fixed(class) => before.iter().filter_map(|&s| constraint.next(s, class)).collect(),
             };
-            after.sort_unstable();
-            after.dedup();
-            columns.push(after);
+            columns.push(Column::new(after, states.len()));
         }
         let last = slots.len();
-        columns[last].retain(|&state| states[state as usize].least <= left);
+        let mut kept = columns[last].states.clone();
+        kept.retain(|&state| states[state as usize].least <= left);
+        columns[last] = Column::new(kept, states.len());
         let mut lattice = Self { slots, columns };
         for row in (0..last).rev() {
-            let kept: Vec<u32> = lattice.columns[row]
-                .iter()
-                .copied()
-                .filter(|&state| lattice.ways(constraint, row, state).next().is_some())
-                .collect();
-            lattice.columns[row] = kept;
+            let leads = |&state: &u32| lattice.ways(constraint, row, state).next().is_some();
+            let kept = lattice.columns[row].states.iter().copied().filter(leads).collect();
+            lattice.columns[row] = Column::new(kept, states.len());
         }
         lattice
     }
 
     /// Is there no way through?
     pub fn is_empty(&self) -> bool {
-        self.columns[0].is_empty()
+        self.columns[0].states.is_empty()
     }
 
     fn ways<'a>(&'a self, constraint: &'a Constraint, row: usize, state: u32) -> impl Iterator<Item = Way> + 'a {
-        let (slot, after) = (self.slots[row], &self.columns[row + 1]);
+        let (slot, after) = (self.slots[row], &self.columns[row + 1].places);
         constraint.states()[state as usize].edges.iter().filter_map(move |&(to, set)| {
-            let to = after.binary_search(&to).ok()?;
+            let to = after[to as usize];
             let leads = match slot {
                 Slot::Open => true,
                 Slot::Fixed(class) => constraint.sets()[set as usize].binary_search(&class).is_ok(),
             };
-            leads.then_some(Way { to, set })
+            (to != NOWHERE && leads).then_some(Way { to: to as usize, set })
         })
     }
 
@@ -95,7 +129,7 @@ impl Lattice {
         }
         let mut seen = vec![false; constraint.sets().len()];
         let mut allowed = vec![false; constraint.classes()];
-        for &state in &self.columns[row] {
+        for &state in &self.columns[row].states {
             for Way { set, .. } in self.ways(constraint, row, state) {
                 if !std::mem::replace(&mut seen[set as usize], true) {
                     constraint.sets()[set as usize].iter().for_each(|&class| allowed[class as usize] = true);
@@ -107,20 +141,12 @@ impl Lattice {
 
     /// Adds up the products of weights over all fillings of the rows.
     pub fn sum<'a>(&self, constraint: &Constraint, weights: &'a Weights) -> Sums<'a> {
-        self.sums(
-            constraint,
-            weights,
-            |a, b| a + b,
-            |terms| {
-                let most = terms.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-                most + terms.iter().map(|term| (term - most).exp()).sum::<f64>().ln()
-            },
-        )
+        self.sums(constraint, weights, |a, b| a + b, Scaled::sum)
     }
 
     /// Takes the greatest product instead of their sum.
     pub fn greatest<'a>(&self, constraint: &Constraint, weights: &'a Weights) -> Sums<'a> {
-        self.sums(constraint, weights, f64::max, |terms| terms.iter().copied().fold(f64::NEG_INFINITY, f64::max))
+        self.sums(constraint, weights, f64::max, Scaled::greatest)
     }
 
     fn sums<'a>(
@@ -128,26 +154,25 @@ impl Lattice {
         constraint: &Constraint,
         weights: &'a Weights,
         add: impl Fn(f64, f64) -> f64,
-        join: impl Fn(&[f64]) -> f64,
+        join: impl Fn(&[Scaled]) -> Scaled,
     ) -> Sums<'a> {
-        let mut behind: Vec<Vec<f64>> = self.columns.iter().map(|column| vec![0.0; column.len()]).collect();
-        let mut sets = vec![Vec::new(); self.slots.len()];
+        let mut behind: Vec<Vec<Scaled>> =
+            self.columns.iter().map(|column| vec![Scaled::ONE; column.states.len()]).collect();
+        let mut sets = vec![vec![None; constraint.sets().len()]; self.slots.len()];
         let mut terms = Vec::new();
         for row in (0..self.slots.len()).rev() {
-            let known: &mut Vec<f64> = &mut sets[row];
-            known.resize(constraint.sets().len(), f64::NAN);
-            for (place, &state) in self.columns[row].iter().enumerate() {
+            let weigh = |set: u32| match self.slots[row] {
+                Slot::Fixed(_) => Scaled::ONE,
+                Slot::Open => {
+                    let classes = constraint.sets()[set as usize].iter();
+                    Scaled::of(classes.map(|&class| weights[row][class as usize]).fold(0.0, &add))
+                }
+            };
+            for (place, &state) in self.columns[row].states.iter().enumerate() {
                 terms.clear();
                 for Way { to, set } in self.ways(constraint, row, state) {
-                    let set = set as usize;
-                    if known[set].is_nan() {
-                        let classes = constraint.sets()[set].iter();
-                        known[set] = match self.slots[row] {
-                            Slot::Open => classes.map(|&class| weights[row][class as usize]).fold(0.0, &add),
-                            Slot::Fixed(_) => 1.0,
-                        };
-                    }
-                    terms.push(known[set].ln() + behind[row + 1][to]);
+                    let weight = *sets[row][set as usize].get_or_insert_with(|| weigh(set));
+                    terms.push(weight.times(behind[row + 1][to]));
                 }
                 behind[row][place] = join(&terms);
             }
@@ -159,18 +184,17 @@ impl Lattice {
     /// the others. `sums` by [`Lattice::sum`].
     pub fn marginals(&self, constraint: &Constraint, sums: &Sums<'_>, wanted: &[usize]) -> Weights {
         let mut marginals: Weights = vec![Vec::new(); self.slots.len()];
-        let mut here = vec![1.0; self.columns[0].len()];
+        let mut here = vec![1.0; self.columns[0].states.len()];
         for row in 0..self.slots.len() {
             let asked = self.slots[row] == Slot::Open && wanted.contains(&row);
             // By set: what all ways with it weigh, but for the classes' own weight.
             let mut ways = vec![0.0; if asked { constraint.sets().len() } else { 0 }];
-            let mut next = vec![0.0; self.columns[row + 1].len()];
-            for (place, &state) in self.columns[row].iter().enumerate() {
+            let mut next = vec![0.0; self.columns[row + 1].states.len()];
+            for (place, &state) in self.columns[row].states.iter().enumerate() {
                 for Way { to, set } in self.ways(constraint, row, state) {
-                    let rest = here[place] * (sums.behind[row + 1][to] - sums.behind[row][place]).exp();
-                    next[to] += rest * sums.sets[row][set as usize];
+                    next[to] += here[place] * sums.share(row, place, Way { to, set });
                     if asked {
-                        ways[set as usize] += rest;
+                        ways[set as usize] += here[place] * sums.rest(row, place, to);
                     }
                 }
             }
@@ -194,13 +218,13 @@ impl Lattice {
             let mut left = uniforms[row];
             let mut last = None;
             for Way { to, set } in ways {
-                let rest = (sums.behind[row + 1][to] - sums.behind[row][place]).exp();
-                let weight = rest * sums.sets[row][set as usize];
+                let share = sums.share(row, place, Way { to, set });
                 last = self.classes(constraint, row, set).last().map(|&class| (to, class));
-                if left >= weight {
-                    left -= weight;
+                if left >= share {
+                    left -= share;
                     continue;
                 }
+                let rest = sums.rest(row, place, to);
                 for &class in self.classes(constraint, row, set) {
                     left -= rest * sums.weights[row].get(class as usize).unwrap_or(&1.0);
                     if left < 0.0 {
@@ -216,14 +240,9 @@ impl Lattice {
     /// The filling with the greatest product, lower states and classes first among equals. `sums` by [`Lattice::greatest`].
     pub fn best(&self, constraint: &Constraint, sums: &Sums<'_>) -> Vec<u32> {
         self.path(constraint, |row, _, ways| {
-            let mut best = (f64::NEG_INFINITY, None);
-            for way in ways {
-                let value = sums.sets[row][way.set as usize].ln() + sums.behind[row + 1][way.to];
-                if value > best.0 {
-                    best = (value, Some(way));
-                }
-            }
-            let Way { to, set } = best.1?;
+            let value = |way: &Way| sums.set(row, way.set).times(sums.behind[row + 1][way.to]);
+            let best = ways.reduce(|a, b| if value(&b).compare(&value(&a)).is_gt() { b } else { a });
+            let Way { to, set } = best?;
             let weight = |class: u32| sums.weights[row].get(class as usize).copied().unwrap_or(1.0);
             let classes = self.classes(constraint, row, set).iter().copied();
             classes.reduce(|a, b| if weight(b) > weight(a) { b } else { a }).map(|class| (to, class))
@@ -247,7 +266,7 @@ impl Lattice {
         let mut place = 0;
         let mut path = Vec::with_capacity(self.slots.len());
         for row in 0..self.slots.len() {
-            let Some(&state) = self.columns[row].get(place) else { break };
+            let Some(&state) = self.columns[row].states.get(place) else { break };
             let Some((to, class)) = choose(row, place, &mut self.ways(constraint, row, state)) else { break };
             path.push(class);
             place = to;

@@ -3,6 +3,7 @@
 
 mod bytes;
 mod lattice;
+mod scaled;
 pub mod schema;
 mod tokens;
 

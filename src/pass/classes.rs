@@ -63,9 +63,11 @@ pub fn classes(logits: &[f32], query: &Query<'_>, norm: f64) -> Vec<Class> {
     };
     let tokens: Vec<(u32, f64)> = (0..).zip(logits.iter().map(|&logit| f64::from(logit))).filter(is_allowed).collect();
     let mut sums = vec![NOTHING; allowed.len()];
+    let mut probs = Vec::with_capacity(tokens.len());
     for &(id, logit) in &tokens {
         let sum = &mut sums[of[id as usize] as usize];
         let prob = (logit - norm).exp();
+        probs.push((id, prob));
         sum.raw += prob;
         sum.surprise -= prob * (logit - norm);
         if logit > sum.best[0].1 {
@@ -74,7 +76,7 @@ pub fn classes(logits: &[f32], query: &Query<'_>, norm: f64) -> Vec<Class> {
             sum.best[1] = (id, logit);
         }
     }
-    let weights = weights(tokens, query);
+    let weights = weights(tokens, probs, query);
     for &(id, weight) in &weights {
         sums[of[id as usize] as usize].weight += weight;
     }
@@ -106,16 +108,19 @@ pub fn classes(logits: &[f32], query: &Query<'_>, norm: f64) -> Vec<Class> {
     (0..).zip(sums).filter(|(_, sum)| sum.best[0].1 > f64::NEG_INFINITY).map(told).collect()
 }
 
-/// Weights of tokens after temperature and nucleus, from their logits. With temperature 0 nothing is drawn.
-fn weights(mut tokens: Vec<(u32, f64)>, query: &Query<'_>) -> Vec<(u32, f64)> {
-    let temperature = query.filter.temperature;
-    if temperature == 0.0 {
-        return Vec::new();
-    }
-    let most = tokens.iter().fold(f64::NEG_INFINITY, |most, &(_, logit)| most.max(logit));
-    tokens.iter_mut().for_each(|(_, logit)| *logit = ((*logit - most) / temperature).exp());
+/// Weights of tokens after temperature and nucleus, from their logits and probabilities. With temperature 0 nothing is drawn.
+fn weights(mut logits: Vec<(u32, f64)>, probs: Vec<(u32, f64)>, query: &Query<'_>) -> Vec<(u32, f64)> {
+    let mut tokens = match query.filter.temperature {
+        0.0 => return Vec::new(),
+        1.0 => probs,
+        temperature => {
+            let most = logits.iter().fold(f64::NEG_INFINITY, |most, &(_, logit)| most.max(logit));
+            logits.iter_mut().for_each(|(_, logit)| *logit = ((*logit - most) / temperature).exp());
+            logits
+        }
+    };
     let total: f64 = tokens.iter().map(|&(_, weight)| weight).sum();
-    tokens.iter_mut().for_each(|(_, weight)| *weight /= total);
+    tokens.iter_mut().for_each(|(_, weight)| *weight /= total.max(f64::MIN_POSITIVE));
     if query.filter.nucleus != Nucleus::Off {
         let mut kept = tokens.clone();
         nucleus(&mut kept, query.filter.nucleus);
