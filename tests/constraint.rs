@@ -1,14 +1,19 @@
 //! Constraints: sums over all fillings of a block held to counting them one by one, and laws over random samples.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Instant;
 
-use bd3::constraint::{Constraint, Lattice, Slot};
+use bd3::constraint::{Constraint, Lattice, Slot, schema};
 use bd3::event::{Event, Quiet, Reason};
+use bd3::format::gguf::Gguf;
 use bd3::pass::{Denoiser, Filter, Nucleus, Query, propose};
 use bd3::rng::Rng;
 use bd3::sample::{Revise, Rule, SampleOptions, Sampler, Stop, run};
+use bd3::tokenizer::Tokenizer;
 use proptest::prelude::*;
 use regex::Regex;
+use serde_json::json;
 
 use crate::rules::any_rule;
 use crate::samples::{MASK, any_options, options, sampler_for};
@@ -284,6 +289,38 @@ proptest! {
         run(&model, &mut plain, &mut events[0]).unwrap();
         run(&model, &mut constrained, &mut events[1]).unwrap();
         prop_assert_eq!(&events[0], &events[1]);
+    }
+}
+
+/// Prints what docs/constraints.md tells: of the tokenizer of the model inside the binary, and of SmolLM2's where BD3_SMOLLM2 names it.
+#[test]
+fn many_tokens_are_few_classes() {
+    let tiny = Tokenizer::load(Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny")).unwrap();
+    let smollm2 = std::env::var_os("BD3_SMOLLM2").map(|path| Gguf::open(Path::new(&path)).unwrap());
+    let smollm2 = smollm2.map(|file| Tokenizer::from_gguf(&file).unwrap());
+    let cat = json!({
+        "type": "object",
+        "properties": {
+            "name": { "type": "string", "maxLength": 20 },
+            "age": { "type": "integer", "minimum": 0, "maximum": 120 },
+            "kind": { "enum": ["cat", "dog", "fox"] },
+            "friends": { "type": "array", "items": { "type": "string", "maxLength": 12 }, "maxItems": 3 },
+        },
+        "required": ["name", "age", "kind"],
+    });
+    for (name, pattern, states, classes) in [
+        ("three words", "yes|no|maybe".to_string(), 20, 20),
+        ("any text", "(?s).*".to_string(), 20, 20),
+        ("the schema of a cat", schema::pattern(&cat).unwrap(), 2000, 400),
+        ("any JSON object", schema::any_object(3), 2000, 200),
+    ] {
+        for tokenizer in [Some(&tiny), smollm2.as_ref()].into_iter().flatten() {
+            let start = Instant::now();
+            let made = Constraint::new(&pattern, tokenizer, tokenizer.special().eos.unwrap()).unwrap();
+            let (tokens, ms) = (made.class_of().len(), start.elapsed().as_millis());
+            println!("{name}: {tokens} tokens in {} classes, {} states, {ms} ms", made.classes(), made.states().len());
+            assert!(made.states().len() < states && made.classes() < classes, "{name}");
+        }
     }
 }
 

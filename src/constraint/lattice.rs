@@ -185,7 +185,7 @@ impl Lattice {
     pub fn marginals(&self, constraint: &Constraint, sums: &Sums<'_>, wanted: &[usize]) -> Weights {
         let mut marginals: Weights = vec![Vec::new(); self.slots.len()];
         let mut here = vec![1.0; self.columns[0].states.len()];
-        for row in 0..self.slots.len() {
+        for (row, told) in marginals.iter_mut().enumerate() {
             let asked = self.slots[row] == Slot::Open && wanted.contains(&row);
             // By set: what all ways with it weigh, but for the classes' own weight.
             let mut ways = vec![0.0; if asked { constraint.sets().len() } else { 0 }];
@@ -200,10 +200,10 @@ impl Lattice {
             }
             here = next;
             if asked {
-                marginals[row].resize(constraint.classes(), 0.0);
+                told.resize(constraint.classes(), 0.0);
                 for (set, &rest) in constraint.sets().iter().zip(&ways).filter(|(_, rest)| **rest > 0.0) {
                     for &class in set {
-                        marginals[row][class as usize] += rest * sums.weights[row][class as usize];
+                        told[class as usize] += rest * sums.weights[row][class as usize];
                     }
                 }
             }

@@ -12,7 +12,7 @@ mod search;
 mod strings;
 
 #[cfg(test)]
-#[path = "schema_checks.rs"]
+#[path = "schema_law_tests.rs"]
 mod checks;
 #[cfg(test)]
 #[path = "schema_tests.rs"]

@@ -121,15 +121,16 @@ fn weights(mut logits: Vec<(u32, f64)>, probs: Vec<(u32, f64)>, query: &Query<'_
     };
     let total: f64 = tokens.iter().map(|&(_, weight)| weight).sum();
     tokens.iter_mut().for_each(|(_, weight)| *weight /= total.max(f64::MIN_POSITIVE));
-    if query.filter.nucleus != Nucleus::Off {
-        let mut kept = tokens.clone();
-        nucleus(&mut kept, query.filter.nucleus);
-        tokens.iter_mut().for_each(|(_, weight)| *weight *= CUT);
-        kept.sort_unstable_by_key(|&(id, _)| id);
-        for (id, weight) in kept {
-            if let Ok(place) = tokens.binary_search_by_key(&id, |&(id, _)| id) {
-                tokens[place].1 = weight;
-            }
+    let (Nucleus::Usual(limit) | Nucleus::Strict(limit)) = query.filter.nucleus else { return tokens };
+    // Tokens below (1 - limit) / count together weigh less than what may be cut; half of it leaves room for rounding.
+    let least = 0.5 * (1.0 - limit) / tokens.len() as f64;
+    let mut kept: Vec<(u32, f64)> = tokens.iter().copied().filter(|&(_, weight)| weight >= least).collect();
+    nucleus(&mut kept, query.filter.nucleus);
+    kept.sort_unstable_by_key(|&(id, _)| id);
+    let mut kept = kept.into_iter().map(|(id, _)| id).peekable();
+    for (id, weight) in &mut tokens {
+        if kept.next_if_eq(id).is_none() {
+            *weight *= CUT;
         }
     }
     tokens

@@ -56,7 +56,7 @@ pub(super) fn content(pattern: &str) -> Outcome<String> {
         _ => "an error in it".to_owned(),
     })?;
     let mut ways = Vec::new();
-    searched(vec![tree], (true, true), &mut ways, &mut 0)?;
+    searched(&[tree], (true, true), &mut ways, &mut 0)?;
     Ok(format!("(?:{})", ways.join("|")))
 }
 
@@ -208,7 +208,7 @@ fn coded(rest: &[char], digits: usize) -> Outcome<(Atom, &[char])> {
 
 /// The contents with a match of parts in a row, where other text may come before and after it until an anchor says
 /// otherwise. Alternatives with anchors at the ends are followed one by one.
-fn searched(parts: Vec<Hir>, open: (bool, bool), ways: &mut Vec<String>, tried: &mut usize) -> Outcome<()> {
+fn searched(parts: &[Hir], open: (bool, bool), ways: &mut Vec<String>, tried: &mut usize) -> Outcome<()> {
     *tried += 1;
     if *tried > MOST_WAYS || ways.iter().map(String::len).sum::<usize>() > MOST_BYTES {
         return Err("too many ways to anchor it".to_owned());
@@ -230,7 +230,7 @@ fn searched(parts: Vec<Hir>, open: (bool, bool), ways: &mut Vec<String>, tried: 
             for choice in choices {
                 let mut chosen = row.clone();
                 chosen[at] = choice.clone();
-                searched(chosen, (before, after), ways, tried)?;
+                searched(&chosen, (before, after), ways, tried)?;
             }
             return Ok(());
         }
