@@ -1,6 +1,6 @@
 //! The flags that say what a new text has to match.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bd3::constraint::{Constraint, schema};
 use bd3::{Error, Result};
@@ -42,11 +42,7 @@ impl ConstraintArgs {
     pub fn constraint(&self, model: &Model) -> Result<Option<Constraint>> {
         let pattern = match (&self.regex, &self.json_schema) {
             (Some(regex), _) => regex.clone(),
-            (None, Some(path)) => {
-                let told =
-                    |error: serde_json::Error| Error::file(path, "a JSON schema", format!("broken JSON ({error})"));
-                schema::pattern(&serde_json::from_str::<Value>(&read_text(path)?).map_err(told)?)?
-            }
+            (None, Some(path)) => pattern_of(path)?,
             (None, None) if self.json => any_object(),
             (None, None) => return Ok(None),
         };
@@ -58,6 +54,17 @@ impl ConstraintArgs {
             (other, _) => other,
         })
     }
+}
+
+/// The expression of the schema in a file.
+fn pattern_of(path: &Path) -> Result<String> {
+    let told = |error: serde_json::Error| Error::file(path, "a JSON schema", format!("broken JSON ({error})"));
+    schema::pattern(&serde_json::from_str::<Value>(&read_text(path)?).map_err(told)?).map_err(|error| match error {
+        Error::Value { name, expected, found } => {
+            Error::value(name.replacen("schema", &path.display().to_string(), 1), expected, found)
+        }
+        other => other,
+    })
 }
 
 /// Any JSON object that is not nested too deep.

@@ -144,25 +144,6 @@ fn an_autoregressive_sample_stores_one_id_per_pass() {
 }
 
 #[test]
-fn end_of_text_ends_a_sample_only_when_asked_to_and_is_not_text() {
-    let model = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &Query| {
-        let mut proposal = round_numbers(seen, open, query)?;
-        proposal.token = if seen.len() + query.row == 6 { 5 } else { 1 };
-        Ok(proposal)
-    });
-    let ids = |eos| {
-        let options = SampleOptions { stop: Stop { eos, low_entropy: None }, ..options(4, 9, Rule::FirstHitting) };
-        let mut sampler = Sampler::new(options, &[5, 1], MASK, |size| model.cache(size), Rng::new(1)).unwrap();
-        let mut events = Vec::new();
-        run(&model, &mut sampler, &mut events).unwrap();
-        assert_eq!(rebuild(&events), sampler.ids());
-        (sampler.new_ids().to_vec(), sampler.reason().unwrap())
-    };
-    assert_eq!(ids(Some(5)), (vec![1, 1, 1, 1], Reason::Eos));
-    assert_eq!(ids(None), (vec![1, 1, 1, 1, 5, 1, 1, 1, 1], Reason::Length));
-}
-
-#[test]
 fn a_sink_that_breaks_stops_the_sample_before_the_next_pass() {
     struct Breaks(usize, Vec<Event>);
     impl Sink for Breaks {
@@ -235,7 +216,7 @@ fn wrong_answers_and_wrong_options_are_errors() {
 }
 
 /// The text that a stream of events tells.
-fn rebuild(events: &[Event]) -> Vec<u32> {
+pub fn rebuild(events: &[Event]) -> Vec<u32> {
     let mut state = State::new(MASK);
     events.iter().for_each(|event| state.apply(event).unwrap());
     state.text().to_vec()

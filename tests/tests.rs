@@ -7,9 +7,11 @@ mod checkpoints;
 mod cli;
 #[cfg(feature = "app")]
 mod clients;
+mod constrained;
 mod constraint;
 mod corrector;
 mod data;
+mod ends;
 mod engine;
 mod events;
 mod gguf;

@@ -163,7 +163,7 @@ impl Answer {
         let index = delta.index;
         if let Some(failure) = delta.failure {
             let error = ApiError::coded(StatusCode::INTERNAL_SERVER_ERROR, "model_failed", failure);
-            self.ends.push(End { reason: None, tokens: 0, passes: 0, seconds: 0.0 });
+            self.ends.push(End { reason: None, whole: false, tokens: 0, passes: 0, seconds: 0.0 });
             return vec![data(&error.body())];
         }
         let what = match self.shape {
@@ -322,6 +322,7 @@ fn log(prob: f32) -> f64 {
 fn finish(end: &End) -> &'static str {
     match end.reason {
         None | Some(Reason::Eos | Reason::Entropy) => "stop",
+        Some(Reason::Length) if end.whole => "stop",
         Some(Reason::Length | Reason::Interrupted) => "length",
     }
 }

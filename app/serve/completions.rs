@@ -20,7 +20,7 @@ use super::scoring;
 /// Continues a text, or fills a gap in it.
 pub async fn completions(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
     let of = served.clone();
-    served.reading.blocking(move || complete(&of, &body)).await?.respond().await
+    served.desk(&body).blocking(move || complete(&of, &body)).await?.respond().await
 }
 
 fn complete(served: &Arc<Served>, body: &[u8]) -> Result<Answer, ApiError> {
@@ -130,7 +130,7 @@ fn prompts(served: &Served, prompt: Option<&Value>) -> Result<Vec<Vec<u32>>, Api
 /// Answers messages.
 pub async fn chat(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
     let of = served.clone();
-    served.reading.blocking(move || converse(&of, &body)).await?.respond().await
+    served.desk(&body).blocking(move || converse(&of, &body)).await?.respond().await
 }
 
 fn converse(served: &Arc<Served>, body: &[u8]) -> Result<Answer, ApiError> {

@@ -1,11 +1,13 @@
 //! Constraints that requests have asked for, kept for the next ones: a client tends to ask for one shape of text many times.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bd3::constraint::{Constraint, schema};
 use serde_json::json;
 
 use super::Served;
+use super::desk::full;
 use super::error::ApiError;
 use super::fields::Fields;
 use crate::constrain::{any_object, constraint};
@@ -13,23 +15,36 @@ use crate::constrain::{any_object, constraint};
 /// Bytes that are kept, at most, but for the newest.
 const MOST_KEPT: usize = 64 << 20;
 
+/// Constraints that are made at a time, at most.
+pub const MOST_MADE: usize = 2;
+
 /// The newest stands last.
 #[derive(Default)]
 pub struct Constraints {
     kept: Mutex<Vec<Constraint>>,
+    making: AtomicUsize,
 }
 
 impl Served {
     /// The constraint of a pattern.
     ///
     /// # Errors
-    /// As [`constraint`].
-    fn constraint(&self, pattern: &str) -> bd3::Result<Constraint> {
+    /// As [`constraint`]; so many are being made that this one would hold up others.
+    fn constraint(&self, pattern: &str, field: &str) -> Result<Constraint, ApiError> {
         // A panic elsewhere leaves a list that is whole.
         let lock = || self.constraints.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let known = lock().iter().find(|kept| kept.pattern() == pattern).cloned();
         // Made without the lock, perhaps twice: others need not wait for it.
-        let made = known.map_or_else(|| constraint(pattern, &self.model), Ok)?;
+        let made = match known {
+            Some(known) => known,
+            None => {
+                let made = self.constraints.make(|| constraint(pattern, &self.model)).ok_or_else(full)?;
+                made.map_err(|error| match error {
+                    bd3::Error::Value { expected, found, .. } => ApiError::field(field, expected, found),
+                    other => ApiError::of(&other),
+                })?
+            }
+        };
         let mut kept = lock();
         kept.retain(|other| other.pattern() != pattern);
         kept.push(made.clone());
@@ -37,6 +52,24 @@ impl Served {
             kept.remove(0);
         }
         Ok(made)
+    }
+}
+
+/// A place among those that are made.
+struct Seat<'a>(&'a AtomicUsize);
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Constraints {
+    /// Makes one, unless as many are being made as may: who hides that a constraint is asked for does not get more seats.
+    fn make(&self, work: impl FnOnce() -> bd3::Result<Constraint>) -> Option<bd3::Result<Constraint>> {
+        let taken = self.making.fetch_add(1, Ordering::Relaxed);
+        let _seat = Seat(&self.making);
+        (taken < MOST_MADE).then(work)
     }
 }
 
@@ -75,10 +108,7 @@ impl Asked {
     /// # Errors
     /// As [`constraint`].
     pub fn constraint(&self, served: &Served) -> Result<Constraint, ApiError> {
-        served.constraint(&self.pattern).map_err(|error| match error {
-            bd3::Error::Value { expected, found, .. } => ApiError::field(self.field, expected, found),
-            other => ApiError::of(&other),
-        })
+        served.constraint(&self.pattern, self.field)
     }
 }
 

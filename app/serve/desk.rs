@@ -43,7 +43,8 @@ impl Desk {
     }
 }
 
-fn full() -> ApiError {
+/// As many wait as may.
+pub fn full() -> ApiError {
     let message = "the server is busy with other requests of this kind";
     ApiError::coded(StatusCode::TOO_MANY_REQUESTS, "queue_full", message)
 }

@@ -44,7 +44,7 @@ use clap::builder::NonEmptyStringValueParser;
 
 use crate::model::{self, Model};
 use crate::{counts, interrupt, view};
-use constraints::Constraints;
+use constraints::{Constraints, MOST_MADE};
 use curve::CurveDesk;
 use desk::Desk;
 use error::ApiError;
@@ -168,6 +168,8 @@ pub struct Served {
     pub curve: CurveDesk,
     /// Where requests are read.
     pub reading: Desk,
+    /// Where requests with constraints are read: one may take a second to be made.
+    pub constraining: Desk,
     /// Where noise is made.
     pub noising: Desk,
     constraints: Constraints,
@@ -206,6 +208,12 @@ impl Served {
     /// Is it?
     pub fn is_hurried(&self) -> bool {
         self.hurried.load(Ordering::Relaxed)
+    }
+
+    /// Where a body is read.
+    pub fn desk(&self, body: &[u8]) -> &Desk {
+        let has = |name: &str| body.windows(name.len()).any(|part| part == name.as_bytes());
+        if has("\"response_format\"") || has("\"regex\"") { &self.constraining } else { &self.reading }
     }
 
     /// Refuses another model's name.
@@ -260,6 +268,7 @@ impl ServeArgs {
             },
             curve: CurveDesk::new(self.curve.clone(), self.model.clone(), (flags, of)),
             reading: Desk::new(READERS),
+            constraining: Desk::with_line(MOST_MADE, self.queue.max(MOST_MADE)),
             noising: Desk::with_line(1, MOST_NOISES),
             constraints: Constraints::default(),
             guard: self.guard()?,

@@ -200,7 +200,7 @@ fn fail(to: &Sender<Value>, error: &bd3::Error) -> Progress {
 /// Answers with the events of all lanes.
 pub async fn race(State(served): State<Arc<Served>>, body: Bytes) -> Result<Response, ApiError> {
     let of = served.clone();
-    let course = served.reading.blocking(move || Course::take(&of, &body)).await?;
+    let course = served.desk(&body).blocking(move || Course::take(&of, &body)).await?;
     let (to, from) = channel();
     served.queue.push_task(course.task(to)).map_err(|turned| match turned {
         Turned::Full => {

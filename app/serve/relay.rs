@@ -52,6 +52,8 @@ impl Delta {
 pub struct End {
     /// Why the sample ended; `None` where the text met a stop sequence.
     pub reason: Option<Reason>,
+    /// A text of full length is whole: a constraint had it end there.
+    pub whole: bool,
     /// Tokens written.
     pub tokens: usize,
     /// Forward evaluations.
@@ -73,6 +75,8 @@ pub struct ChoiceOptions {
     pub tokens: bool,
     /// Events.
     pub header: Option<Header>,
+    /// It has a constraint, and so is whole where it is done.
+    pub whole: bool,
     /// No longer than this.
     pub limit: Duration,
 }
@@ -202,7 +206,8 @@ impl Relay {
         let stopped = self.text.is_stopped();
         let seconds = self.begun.map_or(0.0, |begun| begun.elapsed().as_secs_f64());
         let tokens = if stopped { self.tokens } else { *tokens };
-        delta.end = Some(End { reason: Some(*reason).filter(|_| !stopped), tokens, passes: *passes, seconds });
+        let reason = Some(*reason).filter(|_| !stopped);
+        delta.end = Some(End { reason, whole: self.options.whole, tokens, passes: *passes, seconds });
     }
 
     fn lines(&mut self, event: &Event, begun: Instant) -> bd3::Result<Vec<String>> {
@@ -277,6 +282,7 @@ mod tests {
             stops: Vec::new(),
             tokens: false,
             header: Some(header),
+            whole: false,
             limit: Duration::from_secs(60),
         };
         let (to, mut from) = channel();

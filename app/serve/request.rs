@@ -183,6 +183,7 @@ impl GenerationRequest {
                     stops: self.stops.clone(),
                     tokens: self.logprobs.is_some(),
                     header: self.events.then(|| self.header(served, &options)),
+                    whole: options.constraint.is_some(),
                     limit: served.limits.time,
                 };
                 let relay = Relay::new(served.clone(), to.clone(), choice);

@@ -7,6 +7,7 @@ use regex_automata::nfa::thompson;
 use regex_automata::util::{primitives::StateID, start, syntax};
 use regex_automata::{Anchored, MatchKind};
 
+use super::least::parts;
 use crate::error::{Error, Result};
 
 /// Where no byte leads on.
@@ -20,13 +21,16 @@ const MOST_MEMORY: usize = 1 << 25;
 
 /// A deterministic machine. State 0 is where a text begins; every state leads to an end.
 pub struct Bytes {
-    /// By state and byte.
-    next: Vec<[u32; 256]>,
+    /// Bytes that always lead to the same states are one letter.
+    letters: [u8; 256],
+    width: usize,
+    /// By state and letter.
+    next: Vec<u32>,
     accepting: Vec<bool>,
 }
 
 impl Bytes {
-    /// The machine of an expression (syntax of the `regex` crate) that a whole text has to match.
+    /// The machine of an expression (syntax of the `regex` crate) that a whole text has to match, with as few states as can be.
     ///
     /// # Errors
     /// When it is no such expression, when it is too large, or when no text matches it.
@@ -41,11 +45,14 @@ impl Bytes {
                 return refuse("a regular expression that can be made into a machine".into(), reason(&error));
             }
         };
-        let live = Self::walk(&dfa)?.live();
-        if live.next.is_empty() {
-            return refuse("an expression that some text matches".into(), format!("`{pattern}`"));
+        let all = Self::walk(&dfa)?;
+        let live = all.live();
+        if !live.first().is_some_and(|&live| live) {
+            return refuse("an expression that some text matches".into(), shown(pattern));
         }
-        Ok(live.least())
+        let all = all.kept(&numbers(&live), live.iter().filter(|live| **live).count());
+        let (parts, count) = parts(&all.next, all.width, &all.accepting);
+        Ok(all.kept(&parts, count))
     }
 
     /// All states that a text can reach.
@@ -53,21 +60,26 @@ impl Bytes {
         let begin = dfa
             .start_state(&start::Config::new().anchored(Anchored::Yes))
             .map_err(|error| Error::value("regex", "one that is matched from the start", error.to_string()))?;
+        let classes = dfa.byte_classes();
+        let letters: [u8; 256] = std::array::from_fn(|byte| classes.get(byte as u8));
+        let width = usize::from(*letters.iter().max().unwrap_or(&0)) + 1;
+        let byte_of: Vec<u8> = (0..width)
+            .filter_map(|letter| (0..=255u8).find(|&byte| usize::from(letters[usize::from(byte)]) == letter))
+            .collect();
         let mut ids = HashMap::from([(begin, 0)]);
         let mut states: Vec<StateID> = vec![begin];
         let (mut next, mut accepting) = (Vec::new(), Vec::new());
-        while let Some(&state) = states.get(next.len()) {
-            let mut row = [DEAD; 256];
-            for byte in 0..=255u8 {
+        while let Some(&state) = states.get(accepting.len()) {
+            for &byte in &byte_of {
                 let to = dfa.next_state(state, byte);
-                if !dfa.is_dead_state(to) {
-                    row[usize::from(byte)] = *ids.entry(to).or_insert_with(|| {
+                next.push(match dfa.is_dead_state(to) {
+                    true => DEAD,
+                    false => *ids.entry(to).or_insert_with(|| {
                         states.push(to);
                         states.len() as u32 - 1
-                    });
-                }
+                    }),
+                });
             }
-            next.push(row);
             // A match is told one byte late, so that its end is asked for.
             accepting.push(dfa.is_match_state(dfa.next_eoi_state(state)));
             if states.len() > MOST_STATES {
@@ -78,13 +90,13 @@ impl Bytes {
                 ));
             }
         }
-        Ok(Self { next, accepting })
+        Ok(Self { letters, width, next, accepting })
     }
 
-    /// Without the states that lead to no end; empty where the beginning is one.
-    fn live(self) -> Self {
-        let mut before: Vec<Vec<u32>> = vec![Vec::new(); self.next.len()];
-        for (state, row) in (0..).zip(&self.next) {
+    /// Which states lead to an end.
+    fn live(&self) -> Vec<bool> {
+        let mut before: Vec<Vec<u32>> = vec![Vec::new(); self.accepting.len()];
+        for (state, row) in (0..).zip(self.next.chunks_exact(self.width)) {
             let mut to: Vec<u32> = row.iter().copied().filter(|&to| to != DEAD).collect();
             to.sort_unstable();
             to.dedup();
@@ -99,72 +111,40 @@ impl Bytes {
                 }
             }
         }
-        if !live.first().is_some_and(|&live| live) {
-            return Self { next: Vec::new(), accepting: Vec::new() };
-        }
-        let mut ids = vec![DEAD; live.len()];
-        for (id, state) in (0..live.len()).filter(|&state| live[state]).enumerate() {
-            ids[state] = id as u32;
-        }
-        let kept = |row: [u32; 256]| row.map(|to| if to == DEAD { DEAD } else { ids[to as usize] });
-        let states = self.next.into_iter().zip(self.accepting).zip(live);
-        let (next, accepting) =
-            states.filter(|(_, live)| *live).map(|((row, accepting), _)| (kept(row), accepting)).unzip();
-        Self { next, accepting }
+        live
     }
 
-    /// With one state for all that have the same futures (Moore 1956): states are told apart by whether a text may end there, then by
-    /// where bytes lead, until nothing new is told.
-    fn least(self) -> Self {
-        let bytes = self.unlike_bytes();
-        let mut parts: Vec<u32> = self.accepting.iter().map(|&accepting| u32::from(accepting)).collect();
-        let mut count = 0;
-        loop {
-            let mut known: HashMap<Vec<u32>, u32> = HashMap::new();
-            let mut finer = Vec::with_capacity(parts.len());
-            for (row, &part) in self.next.iter().zip(&parts) {
-                let led = bytes.iter().map(|&byte| row[byte]);
-                let key = led.map(|to| if to == DEAD { DEAD } else { parts[to as usize] }).chain([part]).collect();
-                let fresh = known.len() as u32;
-                finer.push(*known.entry(key).or_insert(fresh));
-            }
-            parts = finer;
-            if known.len() == count {
-                break;
-            }
-            count = known.len();
-        }
-        let (mut next, mut accepting) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for (state, row) in self.next.iter().enumerate() {
-            // Parts are numbered in the order of their first states, so state 0 stays the first.
-            if parts[state] as usize == next.len() {
-                next.push(row.map(|to| if to == DEAD { DEAD } else { parts[to as usize] }));
+    /// States by other numbers, given in the order of the first states that have them; those without one are left out.
+    fn kept(&self, numbers: &[u32], count: usize) -> Self {
+        let (mut next, mut accepting) = (Vec::with_capacity(count * self.width), Vec::with_capacity(count));
+        for (state, row) in self.next.chunks_exact(self.width).enumerate() {
+            if numbers[state] as usize == accepting.len() {
+                next.extend(row.iter().map(|&to| if to == DEAD { DEAD } else { numbers[to as usize] }));
                 accepting.push(self.accepting[state]);
             }
         }
-        Self { next, accepting }
-    }
-
-    /// One of each kind of bytes that lead to the same states from all states.
-    fn unlike_bytes(&self) -> Vec<usize> {
-        let mut columns: HashMap<Vec<u32>, usize> = HashMap::new();
-        for byte in 0..256 {
-            columns.entry(self.next.iter().map(|row| row[byte]).collect()).or_insert(byte);
-        }
-        let mut bytes: Vec<usize> = columns.into_values().collect();
-        bytes.sort_unstable();
-        bytes
+        Self { next, accepting, ..*self }
     }
 
     /// Where a byte leads.
     pub fn next(&self, state: u32, byte: u8) -> u32 {
-        self.next[state as usize][usize::from(byte)]
+        self.next[state as usize * self.width + usize::from(self.letters[usize::from(byte)])]
     }
 
     /// May a text end here?
     pub fn accepts(&self, state: u32) -> bool {
         self.accepting[state as usize]
     }
+}
+
+/// New numbers for those that are kept.
+fn numbers(kept: &[bool]) -> Vec<u32> {
+    let mut fresh = 0;
+    let number = |&kept: &bool| {
+        fresh += u32::from(kept);
+        if kept { fresh - 1 } else { DEAD }
+    };
+    kept.iter().map(number).collect()
 }
 
 fn build(pattern: &str) -> Result<dense::DFA<Vec<u32>>, Box<dense::BuildError>> {
@@ -182,11 +162,22 @@ fn build(pattern: &str) -> Result<dense::DFA<Vec<u32>>, Box<dense::BuildError>> 
         .map_err(Box::new)
 }
 
+/// An expression in an error: its beginning, where it is long.
+pub fn shown(pattern: &str) -> String {
+    match pattern.char_indices().nth(80) {
+        Some((end, _)) => format!("`{}...`", &pattern[..end]),
+        None => format!("`{pattern}`"),
+    }
+}
+
 /// Why it can't be built, in one line: errors of syntax draw a picture.
 fn reason(error: &dense::BuildError) -> String {
     let source = std::error::Error::source(error)
         .map(|cause| std::error::Error::source(cause).map_or_else(|| cause.to_string(), ToString::to_string));
     let text = source.unwrap_or_else(|| error.to_string());
+    if text.contains("Unicode word boundaries") {
+        return "a Unicode word boundary (one of ASCII is `(?-u:\\b)`)".into();
+    }
     match text.rsplit_once("error: ") {
         Some((_, last)) => last.trim().to_string(),
         None => text.split_whitespace().collect::<Vec<_>>().join(" "),
@@ -232,7 +223,7 @@ mod tests {
             (r"(a)\1", "backreferences are not supported"),
             ("(?=a)b", "look-around"),
             (r"[a&&b]", "some text matches"),
-            (r"a\bb", "word boundaries"),
+            (r"a\bb", "word boundary"),
             ("(?:.{1000}){1000}", "exceeded"),
         ] {
             let error = Bytes::new(pattern).err().map(|error| error.to_string()).unwrap_or_default();
@@ -243,6 +234,6 @@ mod tests {
 
     #[test]
     fn equal_futures_are_one_state() {
-        assert_eq!(Bytes::new("(?:ax|bx|cx)*").unwrap().next.len(), 2);
+        assert_eq!(Bytes::new("(?:ax|bx|cx)*").unwrap().accepting.len(), 2);
     }
 }

@@ -3,6 +3,7 @@
 
 mod bytes;
 mod lattice;
+mod least;
 mod scaled;
 pub mod schema;
 mod tokens;
@@ -23,7 +24,7 @@ pub struct Constraint {
 }
 
 /// A machine over classes of tokens.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Machine {
     pattern: String,
     eos: u32,
@@ -38,7 +39,7 @@ struct Machine {
 }
 
 /// One state of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq)]
 pub struct State {
     /// May the text end here?
     pub accepting: bool,
@@ -73,10 +74,10 @@ impl Constraint {
             let expected = format!("an end-of-text id below {}", vocabulary.len());
             return Err(Error::value("constraint", expected, eos.to_string()));
         }
-        let tokens::Lifted { class_of, classes, sets, states } = tokens::lift(bytes, vocabulary, eos);
+        let tokens::Lifted { class_of, classes, sets, states } = tokens::lift(bytes, vocabulary, eos)?;
         if states.first().is_none_or(|state| state.least == usize::MAX) {
             let expected = "an expression that a text of this vocabulary matches";
-            return Err(Error::value("regex", expected, format!("`{pattern}`")));
+            return Err(Error::value("regex", expected, bytes::shown(pattern)));
         }
         let machine = Machine { pattern: pattern.into(), eos, class_of: class_of.into(), classes, sets, states };
         Ok(Self { machine: Arc::new(machine) })
@@ -114,15 +115,30 @@ impl Constraint {
         &self.machine.states
     }
 
+    /// How many ways there are from state to state: what a row costs, at most.
+    pub fn ways(&self) -> usize {
+        self.states().iter().map(|state| state.edges.len()).sum()
+    }
+
     /// Sets of classes, each ascending.
     pub fn sets(&self) -> &[Box<[u32]>] {
         &self.machine.sets
     }
 
     /// Where a token of a class leads from a state.
+    ///
+    /// # Panics
+    /// If there is no such state.
     pub fn next(&self, state: u32, class: u32) -> Option<u32> {
+        // Behind an end anything may stand, also what the vocabulary does not know.
+        let ended = Some(state).filter(|&state| state == self.behind());
         let leads = |&&(_, set): &&(u32, u32)| self.machine.sets[set as usize].binary_search(&class).is_ok();
-        self.machine.states[state as usize].edges.iter().find(leads).map(|&(to, _)| to)
+        ended.or_else(|| self.machine.states[state as usize].edges.iter().find(leads).map(|&(to, _)| to))
+    }
+
+    /// The state behind the end of a text.
+    pub fn behind(&self) -> u32 {
+        self.machine.states.len() as u32 - 1
     }
 
     /// Tokens of the shortest text, without its end.
@@ -131,6 +147,9 @@ impl Constraint {
     }
 
     /// Where ids lead from a state; `None` where they are not allowed.
+    ///
+    /// # Panics
+    /// If there is no such state.
     pub fn follow(&self, state: u32, ids: &[u32]) -> Option<u32> {
         ids.iter().try_fold(state, |state, &id| self.next(state, *self.machine.class_of.get(id as usize)?))
     }
@@ -143,8 +162,7 @@ impl Constraint {
 
 impl PartialEq for Constraint {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.machine, &other.machine)
-            || self.pattern() == other.pattern() && self.class_of() == other.class_of()
+        Arc::ptr_eq(&self.machine, &other.machine) || self.machine == other.machine
     }
 }
 

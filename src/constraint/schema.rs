@@ -310,6 +310,10 @@ fn literal_text(value: &Value, depth: usize, place: &str) -> Result<String> {
             let entries: Vec<String> = map.iter().map(entry).collect::<Result<_>>()?;
             format!(r"\{{{}\}}", entries.join(", ?"))
         }
+        // Beyond 2^53 a number that is not a whole one of 64 bits has been rounded when the schema was read.
+        Value::Number(number) if number.is_f64() && number.as_f64().is_some_and(|number| number.abs() >= 9.007e15) => {
+            return Err(refusal(place, "numbers that 64 bits hold exactly", number.to_string()));
+        }
         scalar => regex_syntax::escape(&scalar.to_string()),
     })
 }

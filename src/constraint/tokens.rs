@@ -5,6 +5,19 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::State;
 use super::bytes::{Bytes, DEAD};
+use crate::error::{Error, Result};
+
+/// What a machine over tokens may come to; beyond, each pass would take long.
+const MOST_WAYS: usize = 1 << 18;
+const MOST_CLASSES: usize = 1 << 12;
+/// Of all sets together.
+const MOST_IN_SETS: usize = 1 << 20;
+/// Tokens that are looked at while it is made, at most: about a second.
+const MOST_LOOKS: usize = 1 << 29;
+
+fn too_large(what: &str, most: usize) -> Error {
+    Error::value("regex", format!("one that needs at most {most} {what} with this vocabulary"), "one that needs more")
+}
 
 /// Tokens in the order of their bytes, so that what one has in common with the one before is walked once.
 struct Vocabulary<'a> {
@@ -122,6 +135,8 @@ pub struct Lifted {
 struct Sets {
     all: Vec<Box<[u32]>>,
     numbers: HashMap<Box<[u32]>, u32>,
+    /// Of all of them together.
+    size: usize,
 }
 
 impl Sets {
@@ -129,6 +144,7 @@ impl Sets {
         classes.sort_unstable();
         let classes = classes.into_boxed_slice();
         *self.numbers.entry(classes).or_insert_with_key(|classes| {
+            self.size += classes.len();
             self.all.push(classes.clone());
             self.all.len() as u32 - 1
         })
@@ -136,7 +152,10 @@ impl Sets {
 }
 
 /// Makes it.
-pub fn lift(bytes: &Bytes, texts: &[Vec<u8>], eos: u32) -> Lifted {
+///
+/// # Errors
+/// When it would be too large.
+pub fn lift(bytes: &Bytes, texts: &[Vec<u8>], eos: u32) -> Result<Lifted> {
     let ids = 0..texts.len() as u32;
     let all = Vocabulary::new(texts, ids.clone().filter(|&id| id != eos));
     let mut classes = Classes::new(texts.len());
@@ -156,6 +175,12 @@ pub fn lift(bytes: &Bytes, texts: &[Vec<u8>], eos: u32) -> Lifted {
         }
         classes.refine(&led);
         at += 1;
+        if at * all.tokens.len() > MOST_LOOKS {
+            return Err(too_large("looks at tokens", MOST_LOOKS));
+        }
+        if classes.sizes.len() > 2 * MOST_CLASSES {
+            return Err(too_large("classes of tokens", MOST_CLASSES));
+        }
     }
     let mut names = HashMap::new();
     let mut first = Vec::new();
@@ -167,9 +192,12 @@ pub fn lift(bytes: &Bytes, texts: &[Vec<u8>], eos: u32) -> Lifted {
         });
         classes.of[id as usize] = name;
     }
+    if first.len() > MOST_CLASSES {
+        return Err(too_large("classes of tokens", MOST_CLASSES));
+    }
     let some = Vocabulary::new(texts, first.iter().copied().filter(|&id| id != eos));
     let end = found.len() as u32;
-    let mut sets = Sets::default();
+    let (mut sets, mut ways) = (Sets::default(), 0);
     let mut states: Vec<State> = Vec::with_capacity(found.len() + 1);
     for &state in &found {
         let mut edges: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
@@ -178,13 +206,20 @@ pub fn lift(bytes: &Bytes, texts: &[Vec<u8>], eos: u32) -> Lifted {
         if accepting {
             edges.insert(end, vec![classes.of[eos as usize]]);
         }
-        let edges = edges.into_iter().map(|(to, classes)| (to, sets.number(classes))).collect();
+        let edges: Vec<(u32, u32)> = edges.into_iter().map(|(to, classes)| (to, sets.number(classes))).collect();
+        ways += edges.len();
         states.push(State { accepting, least: usize::MAX, edges });
+        if ways > MOST_WAYS {
+            return Err(too_large("ways from state to state", MOST_WAYS));
+        }
+        if sets.size > MOST_IN_SETS {
+            return Err(too_large("classes in sets", MOST_IN_SETS));
+        }
     }
     let any = sets.number((0..first.len() as u32).collect());
     states.push(State { accepting: true, least: 0, edges: vec![(end, any)] });
     measure(&mut states);
-    Lifted { class_of: classes.of, classes: first.len(), sets: sets.all, states }
+    Ok(Lifted { class_of: classes.of, classes: first.len(), sets: sets.all, states })
 }
 
 /// How many tokens each state is from an end.

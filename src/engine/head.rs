@@ -196,7 +196,7 @@ fn answer_one(isa: Isa, row: Row<'_>, query: &Query<'_>) -> Result<Proposal> {
             .map(|id| (id, raw(id as usize)))
             .collect(),
         classes: match query.classes {
-            Some(_) => classes(&row.all(), query, most + total.ln()),
+            Some(_) => classes(&row.all(), query),
             None => Vec::new(),
         },
     })

@@ -61,7 +61,7 @@ pub fn propose(logits: &[f32], query: &Query<'_>) -> Result<Proposal> {
         runner_up: (runner_up as u32, raw.probs[runner_up]),
         standing: raw.probs.get(query.standing as usize).copied().unwrap_or(0.0),
         alternatives: most_probable(&raw.probs, query.alternatives),
-        classes: classes(logits, query, raw.norm),
+        classes: classes(logits, query),
     })
 }
 
@@ -73,8 +73,6 @@ struct Softmax {
     probs: Vec<f64>,
     /// Nats.
     entropy: f64,
-    /// Logarithm of the sum of `e^(logit / temperature)`.
-    norm: f64,
 }
 
 impl Softmax {
@@ -94,7 +92,7 @@ impl Softmax {
         let surprise = |(&prob, &logit): (&f64, &f32)| if prob > 0.0 { prob * (f64::from(logit) - max) } else { 0.0 };
         let mean = probs.iter().zip(logits).map(surprise).sum::<f64>() / (sum * temperature);
         probs.iter_mut().for_each(|prob| *prob /= sum);
-        Some(Self { probs, entropy: sum.ln() - mean, norm: max / temperature + sum.ln() })
+        Some(Self { probs, entropy: sum.ln() - mean })
     }
 }
 

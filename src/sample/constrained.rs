@@ -21,43 +21,77 @@ pub struct Chain {
     uniforms: Vec<f64>,
     /// Rows that the rule and the revision ask for.
     wanted: Vec<usize>,
+    /// How many rows text may stand in.
+    asked: usize,
     filter: Filter,
+    alternatives: usize,
+    /// A position, and the state before it.
+    reached: (usize, u32),
 }
 
 impl Chain {
     /// For a text that ends at `limit` at the latest.
     pub fn new(constraint: Constraint, limit: usize) -> Self {
-        let (lattice, uniforms, wanted) = (None, Vec::new(), Vec::new());
-        Self { constraint, limit, first: 0, lattice, uniforms, wanted, filter: Filter::NONE }
+        Self {
+            constraint,
+            limit,
+            first: 0,
+            lattice: None,
+            uniforms: Vec::new(),
+            wanted: Vec::new(),
+            asked: 0,
+            filter: Filter::NONE,
+            alternatives: 0,
+            reached: (0, 0),
+        }
     }
 
-    /// Widens what is asked: a constraint has to know all masked rows, whichever are wanted. `uniform` gives random numbers.
-    pub fn widen(&mut self, ask: Ask, canvas: &Canvas, mut uniform: impl FnMut() -> f64) -> Ask {
+    /// Looks at what is known of the open block.
+    pub fn survey(&mut self, canvas: &Canvas) {
         let (given, open_block) = (canvas.given().len(), canvas.open_block());
         let start = open_block.start();
         self.first = given.saturating_sub(start);
-        let rows = open_block.ids().len().min(self.limit - start);
+        let rows = open_block.wanted().len().min(self.limit - start);
         let classes = self.constraint.class_of();
         let slot = |&id: &u32| match id == open_block.mask_id() {
             true => Slot::Open,
             false => Slot::Fixed(classes.get(id as usize).copied().unwrap_or(u32::MAX)),
         };
         let slots: Vec<Slot> = open_block.ids()[self.first..rows].iter().map(slot).collect();
-        self.uniforms = slots.iter().map(|_| uniform()).collect();
-        let before = self.constraint.follow(0, canvas.text().get(given..start).unwrap_or_default());
+        // Committed text does not change, so only what came since is followed.
+        let (from, state) = if self.reached.0 <= start { self.reached } else { (given, 0) };
+        let since = canvas.text().get(from.max(given)..start).unwrap_or_default();
+        let before = self.constraint.follow(state, since);
+        self.reached = (start, before.unwrap_or(0));
         self.lattice = before.map(|state| Lattice::new(&self.constraint, state, slots, self.limit - start - rows));
-        self.filter = ask.filter;
-        let mut all = open_block.masked();
+    }
+
+    /// Gives up the rows of the open block that no text can reach any more, as long as what is known stays so; gives where they begin.
+    pub fn cut(&mut self) -> Option<usize> {
+        self.lattice.as_mut().map(|lattice| self.first + lattice.cut(&self.constraint))
+    }
+
+    /// Widens what is asked: a constraint has to know all masked rows, whichever are wanted. `uniform` gives random numbers.
+    pub fn widen(&mut self, ask: Ask, canvas: &Canvas, mut uniform: impl FnMut() -> f64) -> Ask {
+        let slots = self.lattice.as_ref().map_or(0, |lattice| lattice.slots().len());
+        self.uniforms = (0..slots).map(|_| uniform()).collect();
+        (self.filter, self.alternatives) = (ask.filter, ask.alternatives);
+        let mut all = canvas.open_block().masked();
         all.extend(ask.rows.iter().copied().filter(|row| !all.contains(row)).collect::<Vec<_>>());
         all.sort_unstable();
         let place = |row: &usize| ask.rows.binary_search(row).ok();
         let uniforms =
             all.iter().map(|row| place(row).map_or_else(&mut uniform, |place| ask.uniforms[place])).collect();
-        let allowed = |&row: &usize| match &self.lattice {
-            Some(lattice) if (self.first..rows).contains(&row) => lattice.allowed(&self.constraint, row - self.first),
+        let allowed = |&row: &usize| match (&self.lattice, row.checked_sub(self.first)) {
+            (Some(lattice), Some(row)) if row < slots => lattice.allowed(&self.constraint, row),
             _ => Vec::new(),
         };
-        let classes = Classes { of: classes.clone(), allowed: all.iter().map(allowed).collect() };
+        let allowed: Vec<Vec<bool>> = all.iter().map(allowed).collect();
+        // Where nothing may stand all text has ended.
+        let allowed: Vec<Vec<bool>> =
+            allowed.into_iter().map(|row| if row.contains(&true) { row } else { Vec::new() }).collect();
+        self.asked = allowed.iter().filter(|row| !row.is_empty()).count();
+        let classes = Classes { of: self.constraint.class_of().clone(), allowed };
         self.wanted.clone_from(&ask.rows);
         Ask { rows: all, uniforms, classes: Some(classes), ..ask }
     }
@@ -66,84 +100,122 @@ impl Chain {
     /// entropy and alternatives are those of the row, given the constraint.
     ///
     /// # Errors
-    /// When what is written leads to no text.
+    /// When the model does not tell of classes as it was asked to, or what is written leads to no text.
     pub fn condition(&self, proposals: &[Proposal]) -> Result<Vec<Proposal>> {
-        let lattice = self.lattice.as_ref().filter(|lattice| !lattice.is_empty());
-        let lattice = lattice.ok_or_else(|| Error::Run("the text has left its constraint".into()))?;
-        let weights = |of: fn(&Class) -> f64| -> Weights {
-            let mut weights = vec![Vec::new(); self.uniforms.len()];
-            for proposal in proposals.iter().filter(|proposal| !proposal.classes.is_empty()) {
-                let row = &mut weights[proposal.row - self.first];
-                row.resize(self.constraint.classes(), 0.0);
-                proposal.classes.iter().for_each(|class| row[class.class as usize] = of(class));
-            }
-            weights
-        };
+        let lattice = self.lattice.as_ref().filter(|lattice| !lattice.is_empty()).ok_or_else(left)?;
+        let constraint = &self.constraint;
+        self.check(lattice, proposals)?;
         let rows: Vec<usize> = self.wanted.iter().filter_map(|row| row.checked_sub(self.first)).collect();
-        let raw = weights(|class| class.raw);
-        let sums = lattice.sum(&self.constraint, &raw);
-        let raw_probs = lattice.marginals(&self.constraint, &sums, &rows);
-        let (drawn, probs) = if self.filter.temperature == 0.0 {
-            let best = weights(|class| class.weight);
-            (lattice.best(&self.constraint, &lattice.greatest(&self.constraint, &best)), None)
-        } else if self.filter == Filter::NONE {
-            (lattice.draw(&self.constraint, &sums, &self.uniforms), None)
-        } else {
-            let filtered = weights(|class| class.weight);
-            let sums = lattice.sum(&self.constraint, &filtered);
-            let probs = lattice.marginals(&self.constraint, &sums, &rows);
-            (lattice.draw(&self.constraint, &sums, &self.uniforms), Some(probs))
+        let sum = |of: fn(&Class) -> f64| {
+            let sums = lattice.sum(constraint, &self.weights(lattice, proposals, of));
+            if lattice.is_possible(&sums) { Ok(sums) } else { Err(left()) }
         };
-        let wanted = proposals.iter().filter(|proposal| self.wanted.contains(&proposal.row));
-        let conditioned = wanted.map(|proposal| {
-            if proposal.classes.is_empty() {
-                return Ok(proposal.clone());
-            }
-            let row = proposal.row - self.first;
-            let class = drawn.get(row).and_then(|drawn| proposal.classes.iter().find(|class| class.class == *drawn));
-            let class = class.ok_or_else(|| Error::Run("the text has left its constraint".into()))?;
+        let raw = sum(|class| class.raw)?;
+        let raw_probs = lattice.marginals(constraint, &raw, &rows);
+        let (drawn, probs) = if self.filter.temperature == 0.0 {
+            let greatest = lattice.greatest(constraint, &self.weights(lattice, proposals, |class| class.weight));
+            (lattice.best(constraint, &greatest), None)
+        } else if self.filter == Filter::NONE {
+            (lattice.draw(constraint, &raw, &self.uniforms), None)
+        } else {
+            let filtered = sum(|class| class.weight)?;
+            let probs = lattice.marginals(constraint, &filtered, &rows);
+            (lattice.draw(constraint, &filtered, &self.uniforms), Some(probs))
+        };
+        let drawn = drawn.ok_or_else(left)?;
+        let given = |proposal: &Proposal| {
+            let Some(row) = self.open_row(lattice, proposal.row) else { return Ok(proposal.clone()) };
+            let Some(drawn) = drawn[row] else { return Ok(behind(proposal, &raw_probs[row])) };
+            let class = proposal.classes.iter().find(|class| class.class == drawn).ok_or_else(left)?;
             let prob = match (&probs, self.filter.temperature) {
                 (_, 0.0) => 1.0,
                 (Some(probs), _) => probs[row][class.class as usize] * class.token_weight,
                 (None, _) => raw_probs[row][class.class as usize] * class.token_raw,
             };
-            Ok(Proposal { prob, ..self.told(proposal, class, &raw_probs[row]) })
+            Ok(Proposal { prob: prob.min(1.0), ..self.told(proposal, class, &raw_probs[row]) })
+        };
+        proposals.iter().filter(|proposal| self.wanted.contains(&proposal.row)).map(given).collect()
+    }
+
+    /// The row of the lattice that a row of the open block is, if it is one to be drawn.
+    fn open_row(&self, lattice: &Lattice, row: usize) -> Option<usize> {
+        row.checked_sub(self.first).filter(|&row| lattice.slots().get(row) == Some(&Slot::Open))
+    }
+
+    /// Every row that text may stand in must come with its classes.
+    fn check(&self, lattice: &Lattice, proposals: &[Proposal]) -> Result<()> {
+        let told = proposals.iter().filter(|proposal| {
+            self.open_row(lattice, proposal.row).is_some()
+                && proposal.classes.last().is_some_and(|last| (last.class as usize) < self.constraint.classes())
+                && proposal.classes.is_sorted_by_key(|class| class.class)
         });
-        conditioned.collect()
+        let (told, open) = (told.count(), self.asked);
+        if told != open {
+            let what = "the model told of the classes of tokens that a constraint asks for";
+            return Err(Error::Run(format!("{what}: expected {open} rows, found {told}")));
+        }
+        Ok(())
+    }
+
+    fn weights(&self, lattice: &Lattice, proposals: &[Proposal], of: fn(&Class) -> f64) -> Weights {
+        let mut weights = vec![Vec::new(); self.uniforms.len()];
+        for proposal in proposals {
+            let Some(row) = self.open_row(lattice, proposal.row) else { continue };
+            let row = &mut weights[row];
+            row.resize(self.constraint.classes(), f64::NEG_INFINITY);
+            proposal.classes.iter().for_each(|class| row[class.class as usize] = of(class));
+        }
+        weights
     }
 
     /// A proposal whose token is that of `class`, with the model's own numbers replaced by those given the constraint. `probs`: by class.
     fn told(&self, proposal: &Proposal, class: &Class, probs: &[f64]) -> Proposal {
-        let mut best = [(class.token, 0.0); 2];
-        let mut entropy = 0.0;
+        let mut entropy = mixed(ended(probs), proposal.entropy);
+        let mut tokens: Vec<(u32, f64)> = Vec::new();
         for other in &proposal.classes {
             let prob = probs[other.class as usize];
-            entropy += if prob > 0.0 { prob * (other.entropy - prob.ln()) } else { 0.0 };
-            for (id, share) in other.best {
-                if prob * share > best[0].1 {
-                    best = [(id, prob * share), best[0]];
-                } else if prob * share > best[1].1 {
-                    best[1] = (id, prob * share);
-                }
-            }
+            entropy += mixed(prob, other.entropy);
+            tokens.extend(other.best.iter().map(|&(id, share)| (id, prob * share)).filter(|(_, prob)| *prob > 0.0));
         }
-        let class_of = self.constraint.class_of();
-        let given = |&(id, prob): &(u32, f64)| {
-            let class = *class_of.get(id as usize)?;
-            let place = proposal.classes.binary_search_by_key(&class, |class| class.class).ok()?;
-            let prob = prob * (probs[class as usize] / proposal.classes[place].raw);
-            (prob > 0.0).then_some((id, prob))
-        };
-        let mut alternatives: Vec<(u32, f64)> = proposal.alternatives.iter().filter_map(given).collect();
-        alternatives.sort_by(|a, b| b.1.total_cmp(&a.1));
+        tokens.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        // Where nothing else may stand there, the model's own choice comes second, with nothing.
+        let own = if proposal.token == class.token { proposal.runner_up.0 } else { proposal.token };
+        let other = tokens.iter().copied().find(|(id, _)| *id != class.token);
+        tokens.truncate(self.alternatives);
         Proposal {
             token: class.token,
             raw_prob: (probs[class.class as usize] * class.token_raw).min(1.0),
-            entropy,
-            runner_up: if best[0].0 == class.token { best[1] } else { best[0] },
-            alternatives,
+            entropy: entropy.max(0.0),
+            runner_up: other.unwrap_or((own, 0.0)),
+            alternatives: tokens,
             classes: Vec::new(),
             ..*proposal
         }
     }
+}
+
+/// The probability that a text has ended before a row, from the probabilities of classes there.
+fn ended(probs: &[f64]) -> f64 {
+    // What rounding leaves is nothing.
+    Some(1.0 - probs.iter().sum::<f64>()).filter(|&rest| rest > 1e-9).unwrap_or(0.0)
+}
+
+/// What a part of this probability, with an entropy of its own, adds to the entropy of the whole.
+fn mixed(prob: f64, entropy: f64) -> f64 {
+    if prob > 0.0 { prob * (entropy - prob.ln()) } else { 0.0 }
+}
+
+/// A row behind the end holds what the model would write there, as probable as that and the end.
+fn behind(proposal: &Proposal, probs: &[f64]) -> Proposal {
+    let ended = ended(probs);
+    Proposal {
+        raw_prob: proposal.raw_prob * ended,
+        prob: proposal.prob * ended,
+        classes: Vec::new(),
+        ..proposal.clone()
+    }
+}
+
+fn left() -> Error {
+    Error::Run("the text has left its constraint".into())
 }

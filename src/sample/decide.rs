@@ -4,7 +4,7 @@ use super::look_back::{Regret, Watch};
 use super::revise::Change;
 use super::rule::{Clock, hasten};
 use super::step::Status;
-use super::{Accepted, Sampler};
+use super::{Accepted, Revise, Sampler};
 use crate::error::Result;
 use crate::event::{Edit, EditKind, Event, Sink, Why};
 use crate::pass::{Cache, Proposal};
@@ -73,6 +73,21 @@ impl<C: Cache> Sampler<C> {
                 edit.alternatives = most.map(|&(id, prob)| (id, prob as f32)).collect();
             }
         }
+    }
+
+    /// The length of a text that an end of text ends inside the open block, once all before it is known: where nothing that is known changes
+    /// any more, what stands behind it would only be cut.
+    pub(super) fn ended_within(&self) -> Option<usize> {
+        let eos =
+            self.options.stop.eos.filter(|_| self.status == Status::Running && self.options.revise == Revise::None)?;
+        let open_block = self.canvas.open_block();
+        let fresh = self.canvas.given().len().saturating_sub(open_block.start());
+        let known = open_block.ids().iter().take_while(|&&id| id != open_block.mask_id()).count();
+        // A full block is committed as any other.
+        let known = open_block.ids().get(fresh..known.min(self.limit() - open_block.start()))?;
+        let end =
+            known.iter().position(|&id| id == eos).filter(|_| open_block.ids().contains(&open_block.mask_id()))?;
+        Some(open_block.start() + fresh + end)
     }
 
     /// Takes the answer of a reading of the open block.

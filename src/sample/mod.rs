@@ -8,6 +8,7 @@ mod decide;
 mod guide;
 mod infill;
 mod look_back;
+mod made;
 pub mod official;
 mod open_block;
 mod options;

@@ -26,8 +26,13 @@ impl OpenBlock {
 
     /// Rows from `end` on stay as they are, masks too: the text ends before them.
     pub fn ending(mut self, end: usize) -> Self {
-        self.fixed.iter_mut().skip(end).for_each(|fixed| *fixed = true);
+        self.end_at(end);
         self
+    }
+
+    /// The same of a block that is open.
+    pub fn end_at(&mut self, end: usize) {
+        self.fixed.iter_mut().skip(end).for_each(|fixed| *fixed = true);
     }
 
     /// Its ids up to the end of the text.

@@ -7,6 +7,9 @@ use crate::constraint::Constraint;
 use crate::error::{Error, Result};
 use crate::pass::{Bias, Filter};
 
+/// Ways from state to state over all rows of a block, at most, for a constraint: some tenths of a second a pass.
+const MOST_WAYS: usize = 1 << 22;
+
 /// How a sample is made.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SampleOptions {
@@ -102,6 +105,18 @@ impl SampleOptions {
         if matches!(self.revise, Revise::Edit(_) | Revise::LookBack(_)) {
             let expected = "no revision that writes tokens of its own with a constraint";
             return refuse("revision", expected.into(), self.revise.name().into());
+        }
+        if self.stop.low_entropy.is_some() {
+            return refuse(
+                "least entropy",
+                "none beside a constraint, whose texts end where they are whole".into(),
+                "one".into(),
+            );
+        }
+        let ways = constraint.ways().saturating_mul(self.block.min(self.max_new.max(1)));
+        if ways > MOST_WAYS {
+            let expected = format!("a constraint of at most {} ways from state to state", MOST_WAYS / self.block);
+            return refuse("block", expected, format!("one of {}", constraint.ways()));
         }
         if constraint.least() > self.max_new {
             let expected =

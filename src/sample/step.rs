@@ -187,6 +187,8 @@ impl<C: Cache> Sampler<C> {
 
     /// The rows of the open block to ask for: masked ones that the rule wants, known ones that the revision wants.
     fn ask_block(&mut self) -> Ask {
+        // With what is known of it a text's end comes nearer; but what is known may be taken back by a revision.
+        self.survey(self.options.revise == Revise::None);
         let SampleOptions { rule, budget, filter, alternatives, .. } = self.options;
         let bias = self.options.bias.clone();
         let open_block = self.canvas.open_block();
@@ -264,48 +266,6 @@ impl<C: Cache> Sampler<C> {
         }
     }
 
-    /// Why it is done; `None` while it is not.
-    pub fn reason(&self) -> Option<Reason> {
-        match self.status {
-            Status::Done(reason, _) => Some(reason),
-            _ => None,
-        }
-    }
-
-    /// Forward evaluations so far.
-    pub fn passes(&self) -> u64 {
-        self.passes
-    }
-
-    /// Keys and values as the last pass left them.
-    pub fn cache(&self) -> &C {
-        &self.cache
-    }
-
-    /// The same, for a later sample: see [`Sampler::new`].
-    pub fn into_cache(self) -> C {
-        self.cache
-    }
-
-    /// The text so far: the prompt and what is committed after it, cut to the length asked for.
-    pub fn ids(&self) -> &[u32] {
-        let text = self.canvas.text();
-        match self.status {
-            Status::Done(_, length) => &text[..length],
-            _ => &text[..text.len().min(self.limit())],
-        }
-    }
-
-    /// The committed tokens after the prompt.
-    pub fn new_ids(&self) -> &[u32] {
-        self.ids().get(self.canvas.given().len()..).unwrap_or_default()
-    }
-
-    /// How many tokens it wrote: after the prompt, and into gaps of it.
-    pub fn written(&self) -> usize {
-        self.new_ids().len() + self.canvas.gaps_filled()
-    }
-
     fn begin(&mut self, sink: &mut impl Sink) {
         self.status = Status::Running;
         let prompt = self.canvas.given().to_vec();
@@ -321,11 +281,17 @@ impl<C: Cache> Sampler<C> {
     /// Commits the open block once it is settled, and opens the next one, until there is something to ask. Blocks without a mask
     /// (a prompt's, between two gaps) need no pass.
     pub(super) fn advance(&mut self, sink: &mut impl Sink) {
+        if let Some(length) = self.ended_within() {
+            self.canvas.commit_known();
+            return self.finish(Reason::Eos, length, sink);
+        }
         while self.reason().is_none() && self.reviser.is_settled(self.canvas.open_block()) {
             if self.canvas.open_block().is_cut() {
                 // The text ends inside this block, which so never becomes whole.
                 self.canvas.commit_known();
-                return self.finish(Reason::Length, self.limit(), sink);
+                let eos = self.verdict().filter(|(reason, _)| *reason == Reason::Eos);
+                let (reason, length) = eos.unwrap_or((Reason::Length, self.limit()));
+                return self.finish(reason, length, sink);
             }
             let (start, ids) = (self.canvas.open_block().start(), self.canvas.open_block().ids().to_vec());
             self.canvas.commit();
@@ -364,12 +330,22 @@ impl<C: Cache> Sampler<C> {
             self.guide.iter_mut().for_each(|guide| guide.truncate(0));
         }
         self.canvas.open_next();
+        self.survey(true);
         let open_block = self.canvas.open_block();
         self.clock = Clock::new(open_block.masked().len()).of_block(self.options.block);
         self.reviser = Reviser::new(self.options.revise, self.options.rule, open_block, &mut self.rng);
         self.opened = (Instant::now(), 0);
         let (start, ids) = (open_block.start(), open_block.ids().to_vec());
         self.emit(&Event::BlockOpened { start, ids }, sink);
+    }
+
+    /// Looks at the open block for a constraint. Rows that no text can reach are not to be filled, if they are to stay so.
+    fn survey(&mut self, stays: bool) {
+        let Some(chain) = &mut self.chain else { return };
+        chain.survey(&self.canvas);
+        if let Some(end) = stays.then(|| chain.cut()).flatten() {
+            self.canvas.open_block_mut().end_at(end);
+        }
     }
 
     fn finish(&mut self, reason: Reason, length: usize, sink: &mut impl Sink) {
@@ -394,7 +370,7 @@ impl<C: Cache> Sampler<C> {
     }
 
     /// The length of the whole text asked for.
-    fn limit(&self) -> usize {
+    pub(super) fn limit(&self) -> usize {
         self.canvas.given().len() + self.options.max_new
     }
 }

@@ -11,8 +11,10 @@ import sys
 import time
 import traceback
 import urllib.request
+from typing import Literal
 
 import openai
+from pydantic import BaseModel
 from state import State
 
 SERVERS = dict(argument.split("=", 1) for argument in sys.argv[1:])
@@ -244,6 +246,31 @@ def events_of_a_whole_answer():
     assert state.text(len(state.given)) == choice.text
 
 
+def structured():
+    """A class of pydantic's, as the client sends it and reads it back."""
+    class Friend(BaseModel):
+        name: str
+
+    class Cat(BaseModel):
+        name: str
+        age: int | None
+        kind: Literal["cat", "dog"] = "cat"
+        friends: list[Friend]
+
+    api = client("chat")
+    model = api.models.list().data[0].id
+    messages = [{"role": "user", "content": "Describe a cat named Tom who is five years old and has two friends, as JSON."}]
+    answer = api.chat.completions.parse(model=model, messages=messages, response_format=Cat, temperature=0, max_tokens=100)
+    cat = answer.choices[0].message.parsed
+    assert isinstance(cat, Cat) and cat.kind in ("cat", "dog"), answer
+
+
+def json_of_a_completion():
+    how = {"response_format": {"type": "json_object"}, "bd3": {"block": 8}}
+    text = complete(client("plain"), max_tokens=40, seed=3, extra_body=how).choices[0].text
+    assert isinstance(json.loads(text), dict), text
+
+
 def chat():
     api = client("chat")
     model = api.models.list().data[0].id
@@ -263,13 +290,13 @@ def chat():
 
 CHECKS = {
     "plain": [
-        models, completion, stream, usage_in_a_stream, prompts, stop, n_and_seed, logprobs, cancel, chat_without_a_template,
+        models, completion, stream, usage_in_a_stream, prompts, stop, n_and_seed, logprobs, json_of_a_completion, cancel, chat_without_a_template,
         errors_name_their_field, errors_have_their_types, events, events_of_retracted_text, events_of_a_gap,
         events_of_a_whole_answer,
     ],
     "locked": [a_key],
     "narrow": [a_full_queue],
-    "chat": [chat],
+    "chat": [chat, structured],
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ use bd3::engine::simd::Isa;
 use bd3::engine::{Engine, KeyValues, Options};
 use bd3::format::quant::quantise;
 use bd3::format::{Stored, Type};
-use bd3::pass::{Ask, Cache, Denoiser, Filter, Lane, Nucleus, Proposal, propose};
+use bd3::pass::{Ask, Cache, Classes, Denoiser, Filter, Lane, Nucleus, Proposal, propose};
 use bd3::rng::Rng;
 
 const VOCAB: usize = 203;
@@ -279,7 +279,12 @@ fn proposals_are_those_of_the_definition() {
         for _ in 0..20 {
             let open = [5, MASK, 9, MASK];
             let uniforms: Vec<f64> = (0..4).map(|_| rng.uniform()).collect();
-            let ask = Ask { alternatives, ..Ask::new(vec![0, 1, 2, 3], uniforms, Filter { temperature, nucleus }) };
+            let classes = Classes {
+                of: (0..VOCAB as u32).map(|id| id * id % 7).collect(),
+                allowed: vec![vec![true, false, true, true, true, false, true]; 4],
+            };
+            let ask = Ask::new(vec![0, 1, 2, 3], uniforms, Filter { temperature, nucleus });
+            let ask = Ask { alternatives, classes: Some(classes), ..ask };
             let lane = |cache: &mut KeyValues| -> (Vec<Proposal>, Vec<f32>) {
                 let logits = engine.logits(&mut [Lane::new(cache, &text, &open, &ask)]).unwrap();
                 let mut fresh = engine.cache(4);
@@ -302,6 +307,7 @@ fn proposals_are_those_of_the_definition() {
                 }
                 let ids = |p: &Proposal| p.alternatives.iter().map(|(id, _)| *id).collect::<Vec<_>>();
                 assert_eq!(ids(found), ids(&expected));
+                assert_eq!(found.classes, expected.classes);
             }
         }
     }

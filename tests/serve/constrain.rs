@@ -1,5 +1,7 @@
 //! Answers that have to match, over the API: as OpenAI's `response_format`, or as a regular expression.
 
+use std::time::{Duration, Instant};
+
 use regex::Regex;
 use serde_json::{Value, json};
 
@@ -33,6 +35,8 @@ fn answers_are_json_of_the_schema() {
             let text = choice["text"].as_str().unwrap();
             let object: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
             assert!(object["name"].is_string() && object["old"].is_boolean(), "{text}");
+            // Whole, and so no client need take it for cut.
+            assert_eq!(choice["finish_reason"], "stop", "{choice}");
         }
     }
     // In pieces it is the same text.
@@ -55,11 +59,41 @@ fn answers_match_an_expression_in_company() {
     for choice in reply["choices"].as_array().unwrap() {
         assert!(whole.is_match(choice["text"].as_str().unwrap()), "{choice}");
         assert_eq!(choice["finish_reason"], "stop");
-        // Probabilities are those among what may stand there.
-        for log in choice["logprobs"]["token_logprobs"].as_array().unwrap() {
-            assert!(log.as_f64().unwrap() <= 0.0, "{choice}");
-        }
     }
+    // Probabilities are those among what may stand there: at the first token all of it adds up to 1.
+    let body =
+        json!({ "prompt": "Is it?", "max_tokens": 9, "logprobs": 20, "bd3": { "regex": "yes|no|maybe", "block": 1 } });
+    let top = server.complete(&body)["choices"][0]["logprobs"]["top_logprobs"][0].clone();
+    let sum: f64 = top.as_object().unwrap().values().map(|log| log.as_f64().unwrap().exp()).sum();
+    assert!((sum - 1.0).abs() < 1e-5 && top.as_object().unwrap().len() >= 3, "{top}");
+    // What can't stand there may be as likely as it likes.
+    let body = json!({ "prompt": "Once upon a time", "max_tokens": 30, "seed": 4, "bd3": { "regex": "[a-z ]{20,30}", "block": 4 } });
+    let mut biased = body.clone();
+    biased["logit_bias"] = json!({ "57": 100 });
+    assert_eq!(server.text(&body), server.text(&biased));
+}
+
+#[test]
+fn small_requests_are_read_while_constraints_are_made() {
+    let server = Server::start(&[]);
+    let server = &server;
+    std::thread::scope(|scope| {
+        let hard: Vec<_> = (0..8)
+            .map(|more| {
+                let pattern = format!("[ -~]*[aeiou][ -~]{{13}}{}", "x".repeat(more));
+                let body = json!({ "prompt": "x", "max_tokens": 40, "bd3": { "regex": pattern } });
+                scope.spawn(move || server.post(PATH, &body).status)
+            })
+            .collect();
+        let start = Instant::now();
+        for _ in 0..5 {
+            server.complete(&json!({ "prompt": "Hi", "max_tokens": 2 }));
+        }
+        assert!(start.elapsed() < Duration::from_secs(15), "{:?}", start.elapsed());
+        for status in hard.into_iter().map(|hard| hard.join().unwrap()) {
+            assert!(matches!(status, 200 | 400 | 429), "{status}");
+        }
+    });
 }
 
 #[test]
@@ -88,6 +122,7 @@ fn what_is_no_constraint_is_refused_by_its_field() {
     assert!(told.contains("unclosed group"), "{told}");
     server.refuses(PATH, &regex("a", json!({ "response_format": { "type": "json_object" } })), 400, Some("bd3.regex"));
     server.refuses(PATH, &regex("a", json!({ "suffix": "b" })), 400, None);
+    server.refuses(PATH, &json!({ "bd3": { "regex": "a", "stop_entropy": 4 } }), 400, Some("bd3.stop_entropy"));
     server.refuses(PATH, &json!({ "bd3": { "json_schema": "/etc/passwd" } }), 400, Some("bd3.json_schema"));
     server.refuses(PATH, &regex(&"(a|b)".repeat(400_000), json!({})), 413, None);
     server.refuses(PATH, &regex("(?:.{1000}){1000}", json!({})), 400, Some("bd3.regex"));

@@ -179,6 +179,8 @@ pub(super) fn applying<'a>(map: &'a Map<String, Value>, types: Types, place: &st
             }
             (None, Some(kinds)) if kinds & types == 0 => continue,
             (None, Some(_)) if key == "uniqueItems" && value == &Value::Bool(false) => continue,
+            // All names are strings.
+            (None, Some(_)) if key == "propertyNames" && *value == serde_json::json!({ "type": "string" }) => continue,
             (None, Some(_)) => "which is not supported",
             (None, None) => "which JSON Schema does not have",
         };

@@ -34,7 +34,8 @@ pub(super) fn string(map: &Map<String, Value>, place: &str) -> Result<String> {
     let format = map.get("format").and_then(Value::as_str).and_then(format);
     if let Some(pattern) = map.get("pattern") {
         let at = join(place, "pattern");
-        if let Some(other) = length.or(format.is_some().then_some("format")) {
+        // A format beside a pattern (as some generators write for an email) is what it is by default, an annotation.
+        if let Some(other) = length {
             return Err(refusal(&at, format!("no pattern beside {other}"), shown(pattern)));
         }
         let Value::String(text) = pattern else { return Err(refusal(&at, "a regular expression", shown(pattern))) };
