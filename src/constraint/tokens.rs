@@ -151,16 +151,15 @@ impl Sets {
     }
 }
 
-/// Makes it.
-///
-/// # Errors
-/// When it would be too large.
-pub fn lift(bytes: &Bytes, texts: &[Vec<u8>], eos: u32) -> Result<Lifted> {
-    let ids = 0..texts.len() as u32;
-    let all = Vocabulary::new(texts, ids.clone().filter(|&id| id != eos));
-    let mut classes = Classes::new(texts.len());
+/// The states that whole tokens reach, in the order in which they are found, with their numbers; and the classes that they tell apart.
+fn explore(
+    bytes: &Bytes,
+    all: &Vocabulary<'_>,
+    eos: u32,
+    count: usize,
+) -> Result<(Vec<u32>, BTreeMap<u32, u32>, Classes)> {
+    let mut classes = Classes::new(count);
     classes.refine(&[(eos, DEAD)]);
-    // The states that whole tokens reach, in the order in which they are found.
     let mut number: BTreeMap<u32, u32> = BTreeMap::from([(0, 0)]);
     let mut found = vec![0];
     let mut at = 0;
@@ -182,6 +181,17 @@ pub fn lift(bytes: &Bytes, texts: &[Vec<u8>], eos: u32) -> Result<Lifted> {
             return Err(too_large("classes of tokens", MOST_CLASSES));
         }
     }
+    Ok((found, number, classes))
+}
+
+/// Makes it.
+///
+/// # Errors
+/// When it would be too large.
+pub fn lift(bytes: &Bytes, texts: &[Vec<u8>], eos: u32) -> Result<Lifted> {
+    let ids = 0..texts.len() as u32;
+    let all = Vocabulary::new(texts, ids.clone().filter(|&id| id != eos));
+    let (found, number, mut classes) = explore(bytes, &all, eos, texts.len())?;
     let mut names = HashMap::new();
     let mut first = Vec::new();
     for id in ids {
