@@ -4,7 +4,7 @@
     python docs/bench/record.py docs/canvas.svg --size 76x12 -- bd3 sample -p 'Once upon a time' --block 32 --seed 8
     python docs/bench/record.py docs/race.svg --size 110x16 --every 0.4 -- bd3 sample --race -n 120 --seed 3
     python docs/bench/record.py docs/constrain.svg --size 110x9 -- bd3 sample -p 'Once upon a time, there was a' \\
-        --regex ' [a-z]+ (cat|dog|fox) named [A-Z][a-z]+\\.( [A-Z][a-z ,]+\\.){2}' --block 32 --seed 1
+        --regex ' [a-z]+ (cat|dog|fox) named [A-Z][a-z]+\\.( [A-Z][a-z ,]+\\.){2}' --block 32 --seed 2
 
 The command runs on a pseudo-terminal of that size; what its screen shows is kept line by line. --every keeps one look in so many
 seconds, so that long recordings stay small."""
