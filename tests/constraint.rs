@@ -296,6 +296,12 @@ fn many_tokens_are_few_classes() {
         ("three words", "yes|no|maybe".to_string(), 20, 20),
         ("any text", "(?s).*".to_string(), 20, 20),
         ("the schema of a cat", schema::pattern(&cat).unwrap(), 2000, 400),
+        (
+            "a string of 1000 characters",
+            schema::pattern(&json!({ "type": "string", "maxLength": 1000 })).unwrap(),
+            20_000,
+            400,
+        ),
         ("any JSON object", schema::any_object(3), 2000, 200),
     ] {
         for tokenizer in [Some(&tiny), smollm2.as_ref()].into_iter().flatten() {

@@ -168,7 +168,7 @@ pub struct Served {
     pub curve: CurveDesk,
     /// Where requests are read.
     pub reading: Desk,
-    /// Where requests with constraints are read: one may take a second to be made.
+    /// Where requests with constraints are read: one may take seconds to be made.
     pub constraining: Desk,
     /// Where noise is made.
     pub noising: Desk,

@@ -12,7 +12,7 @@ const MOST_WAYS: usize = 1 << 18;
 const MOST_CLASSES: usize = 1 << 12;
 /// Of all sets together.
 const MOST_IN_SETS: usize = 1 << 20;
-/// Tokens that are looked at while it is made, at most: about a second.
+/// Tokens that are looked at while it is made, at most: a few seconds.
 const MOST_LOOKS: usize = 1 << 29;
 
 fn too_large(what: &str, most: usize) -> Error {
@@ -23,6 +23,8 @@ fn too_large(what: &str, most: usize) -> Error {
 struct Vocabulary<'a> {
     /// Bytes, id, and how many first bytes are those of the token before.
     tokens: Vec<(&'a [u8], u32, usize)>,
+    /// By first byte: where its tokens begin; at last where all end.
+    begins: Vec<usize>,
 }
 
 impl<'a> Vocabulary<'a> {
@@ -33,28 +35,42 @@ impl<'a> Vocabulary<'a> {
         for at in 1..tokens.len() {
             tokens[at].2 = tokens[at].0.iter().zip(tokens[at - 1].0).take_while(|(a, b)| a == b).count();
         }
-        Self { tokens }
+        let begins = (0..=256).map(|byte| tokens.partition_point(|(text, ..)| usize::from(text[0]) < byte)).collect();
+        Self { tokens, begins }
     }
 
-    /// Tokens that lead on from a state, and where to.
-    fn from(&self, bytes: &Bytes, state: u32, mut each: impl FnMut(u32, u32)) {
-        // States along the bytes of the last token; fewer than it has bytes where it leads nowhere.
-        let mut path = vec![state];
-        for &(text, id, common) in &self.tokens {
-            if common >= path.len() {
-                // The byte that led nowhere is one of this token's, too.
-                continue;
+    /// Tokens that lead on from a state, and where to. Gives how many were looked at: inside a character few bytes can come first.
+    fn from(&self, bytes: &Bytes, state: u32, mut each: impl FnMut(u32, u32)) -> usize {
+        let leads = |byte: &u8| bytes.next(state, *byte) != DEAD;
+        let parts =
+            (0..=255u8).filter(leads).map(|byte| self.begins[usize::from(byte)]..self.begins[usize::from(byte) + 1]);
+        let mut looks = 0;
+        for part in parts {
+            looks += part.len();
+            walk(bytes, state, &self.tokens[part], &mut each);
+        }
+        looks
+    }
+}
+
+/// The same for some tokens beside each other, the first of which has nothing in common with the one before.
+fn walk(bytes: &Bytes, state: u32, tokens: &[(&[u8], u32, usize)], each: &mut impl FnMut(u32, u32)) {
+    // States along the bytes of the last token; fewer than it has bytes where it leads nowhere.
+    let mut path = vec![state];
+    for &(text, id, common) in tokens {
+        if common >= path.len() {
+            // The byte that led nowhere is one of this token's, too.
+            continue;
+        }
+        path.truncate(common + 1);
+        for &byte in &text[common..] {
+            match bytes.next(path[path.len() - 1], byte) {
+                DEAD => break,
+                next => path.push(next),
             }
-            path.truncate(common + 1);
-            for &byte in &text[common..] {
-                match bytes.next(path[path.len() - 1], byte) {
-                    DEAD => break,
-                    next => path.push(next),
-                }
-            }
-            if path.len() > text.len() {
-                each(id, path[text.len()]);
-            }
+        }
+        if path.len() > text.len() {
+            each(id, path[text.len()]);
         }
     }
 }
@@ -162,10 +178,10 @@ fn explore(
     classes.refine(&[(eos, DEAD)]);
     let mut number: BTreeMap<u32, u32> = BTreeMap::from([(0, 0)]);
     let mut found = vec![0];
-    let mut at = 0;
+    let (mut at, mut looks) = (0, 0);
     while let Some(&state) = found.get(at) {
         let mut led = Vec::new();
-        all.from(bytes, state, |id, to| led.push((id, to)));
+        looks += all.from(bytes, state, |id, to| led.push((id, to)));
         for &(_, to) in &led {
             number.entry(to).or_insert_with(|| {
                 found.push(to);
@@ -174,7 +190,7 @@ fn explore(
         }
         classes.refine(&led);
         at += 1;
-        if at * all.tokens.len() > MOST_LOOKS {
+        if looks > MOST_LOOKS {
             return Err(too_large("looks at tokens", MOST_LOOKS));
         }
         if classes.sizes.len() > 2 * MOST_CLASSES {
