@@ -10,6 +10,7 @@ const ALTERNATIVES = 5;
 export function writeView(model, settings) {
   const form = byId("write-form");
   const prompt = byId("write-prompt");
+  const pattern = byId("write-pattern");
   const stop = form.querySelector(".stop");
   const turns = [];
   let ran = false;
@@ -31,7 +32,8 @@ export function writeView(model, settings) {
   const chatting = () => form.elements.mode.value === "chat";
   const request = () => {
     const { bd3, ...rest } = settings.request();
-    return { ...rest, max_tokens: settings.values.n, bd3: { ...bd3, events: true, alternatives: ALTERNATIVES } };
+    const must = pattern.value ? { regex: pattern.value } : {};
+    return { ...rest, max_tokens: settings.values.n, bd3: { ...bd3, ...must, events: true, alternatives: ALTERNATIVES } };
   };
 
   async function write() {
@@ -88,6 +90,12 @@ export function writeView(model, settings) {
     write();
   });
   stop.addEventListener("click", () => stage.stop());
+  // A closed field still says what holds.
+  byId("write-must").addEventListener("toggle", ({ target }) => { byId("write-must-brief").textContent = target.open ? "" : pattern.value; });
+  form.querySelector(".example").addEventListener("click", ({ target }) => {
+    pattern.value = target.textContent;
+    write();
+  });
   byId("write-modes").hidden = !model.chat;
   byId("write-modes").addEventListener("change", () => {
     byId("write-label").textContent = chatting() ? "Message" : "Prompt";

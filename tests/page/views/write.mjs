@@ -128,6 +128,30 @@ export const checks = {
     driver.expected = null;
   },
 
+  async "a text that must match does so, in large blocks too"(driver) {
+    await driver.fresh();
+    await driver.click("#write-must summary");
+    await driver.fill("#block", (await driver.all(".marks button")).length - 1);
+    await driver.fill("#write-pattern", " [a-z]+ (cat|dog)\\.( [A-Z][a-z ]+\\.){2}");
+    await driver.write("Once upon a time", 24);
+    const text = await driver.canvas();
+    assert.match(text.trimEnd(), /^Once upon a time [a-z]+ (cat|dog)\.( [A-Z][a-z ]+\.){2}$/, text);
+    await driver.shot("write-7-must");
+    await driver.click("#write-must summary");
+    await driver.until(() => document.getElementById("write-must-brief").textContent.includes("cat|dog"));
+    driver.expected = /status of 4/;
+    await driver.fill("#write-pattern", "(cat");
+    await driver.click("#write-form .primary");
+    await driver.until(() => document.querySelector("#notices .notice.error p"));
+    assert.match(await driver.text("#notices .notice.error p"), /regex/);
+    driver.expected = null;
+    await driver.click("#write-must summary");
+    await driver.click("#write-must .example");
+    await driver.until(() => !document.querySelector("#notices .notice.error"));
+    await driver.ended();
+    assert.match(await driver.canvas(), /there was a (cat|dog|fox) named/);
+  },
+
   async "a stop keeps what is there"(driver) {
     await driver.fresh();
     await driver.fill("#n", 200);
