@@ -83,7 +83,7 @@ pub struct EvalArgs {
     /// One JSON object instead of a table
     #[arg(long, help_heading = "Output")]
     json: bool,
-    /// In it, the nats and tokens of every row of text too, so that models can be compared row by row
+    /// In it, nats, tokens and document of every row of text too, so that models can be compared row by row
     #[arg(long, help_heading = "Output", requires = "json", conflicts_with = "judge")]
     each: bool,
 }
@@ -242,7 +242,8 @@ fn object(row: &Row, each: bool) -> Value {
         "draws": found.draws,
     });
     if each {
-        object["each"] = found.rows.iter().map(|row| json!([row.nats, row.tokens])).collect();
+        let rows = found.rows.iter().zip(&found.documents);
+        object["each"] = rows.map(|(row, document)| json!([row.nats, row.tokens, document])).collect();
     }
     object
 }

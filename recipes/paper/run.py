@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tomllib
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import groupby, islice
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -39,8 +40,6 @@ CLIPS = [
     (16, "block16-full", "block16", "31.72 / 7.62", "31.12 / 3.58"),
     (128, "diffusion", "diffusion-clip", "31.78 / 3.80", "31.78 / 1.35"),
 ]
-# Rows of text that are taken together for a standard error, about a chapter: neighbours are alike.
-GROUP = 20
 # Training steps whose losses are kept as one mean.
 WINDOW = 20
 
@@ -98,16 +97,12 @@ def digest(content):
 
 
 def keep(run, kept, made, row):
-    """A run's result in a small file: what made it, nats of each row of the test text, tokens as pairs (rows, tokens of each), the
-    variance of its loss, and its course."""
-    tokens = []
-    for _, count in row["each"]:
-        if tokens and tokens[-1][1] == count:
-            tokens[-1][0] += 1
-        else:
-            tokens.append([1, count])
-    result = {"made": made, "variance": variance(run), "losses": course(run), "tokens": tokens}
-    result["nats"] = [round(nats, 2) for nats, _ in row["each"]]
+    """A run's result in a small file: what made it, nats of each row of the test text, tokens as pairs (rows, tokens of each), how many
+    rows begin in each document, the variance of its loss, and its course."""
+    tokens = [[len(list(same)), count] for count, same in groupby(count for _, count, _ in row["each"])]
+    documents = [len(list(same)) for _, same in groupby(document for *_, document in row["each"])]
+    result = {"made": made, "variance": variance(run), "losses": course(run), "tokens": tokens, "documents": documents}
+    result["nats"] = [round(nats, 2) for nats, *_ in row["each"]]
     part = kept.with_suffix(".part")
     part.write_text(json.dumps(result, separators=(",", ":")) + "\n")
     part.replace(kept)
@@ -133,14 +128,14 @@ def course(run):
 
 
 def load(args, recipe):
-    """By seed: nats of every row of the test text, the tokens of each, the variance of the loss, and its course."""
+    """By seed: nats of every row of the test text, the tokens of each, the variance of the loss, its course, and rows by document."""
     runs = {}
     for seed in range(1, args.seeds + 1):
         path = args.out / f"{recipe}-{seed}.json"
         if path.exists():
             kept = json.loads(path.read_text())
             tokens = [count for rows, count in kept["tokens"] for _ in range(rows)]
-            runs[seed] = (kept["nats"], tokens, kept["variance"], kept["losses"])
+            runs[seed] = (kept["nats"], tokens, kept["variance"], kept["losses"], kept["documents"])
     return runs
 
 
@@ -156,8 +151,8 @@ def perplexity(runs):
 
 
 def paired(left, right):
-    """Nats a token that `right` has more than `left`: the mean; its standard error by groups of rows of text (the models as they
-    are), and by seeds (other models of the same kind)."""
+    """Nats a token that `right` has more than `left`: the mean; its standard error by documents (the models as they are; the rows
+    of a document are alike), and by seeds (other models of the same kind)."""
     seeds = sorted(set(left) & set(right))
     if not seeds:
         return math.nan, math.nan, math.nan
@@ -166,9 +161,9 @@ def paired(left, right):
     total = sum(tokens)
     rows = [statistics.mean(right[s][0][i] - left[s][0][i] for s in seeds) for i in range(len(tokens))]
     mean = sum(rows) / total
-    apart = [row - mean * n for row, n in zip(rows, tokens)]
-    groups = [sum(apart[i:i + GROUP]) for i in range(0, len(apart), GROUP)]
-    count, squares = len(groups), sum(group**2 for group in groups)
+    apart = iter([row - mean * n for row, n in zip(rows, tokens)])
+    documents = [sum(islice(apart, count)) for count in left[seeds[0]][4]]
+    count, squares = len(documents), sum(document**2 for document in documents)
     by_seed = [nats(right[s]) - nats(left[s]) for s in seeds]
     seeds_error = statistics.stdev(by_seed) / math.sqrt(len(seeds)) if len(seeds) > 1 else math.nan
     return mean, math.sqrt(squares * count / (count - 1)) / total, seeds_error

@@ -230,10 +230,14 @@ fn eval_gives_a_row_for_each_block_whatever_the_batch() {
     near(&object, &exact, 0.02);
     let each = json(&[&common[..], &["--json", "--draws", "2", "--each"]].concat());
     for (row, whole) in each["rows"].as_array().unwrap().iter().zip(rows) {
-        let lines: Vec<(f64, f64)> = serde_json::from_value(row["each"].clone()).unwrap();
+        let lines: Vec<(f64, f64, usize)> = serde_json::from_value(row["each"].clone()).unwrap();
         let [nats, tokens] = [lines.iter().map(|l| l.0).sum::<f64>(), lines.iter().map(|l| l.1).sum()];
         assert_eq!(tokens, whole["tokens"].as_f64().unwrap());
         assert!((nats / tokens - whole["nats"].as_f64().unwrap()).abs() < 1e-9);
+        assert!(
+            lines.is_sorted_by_key(|l| l.2) && lines[0].2 == 0 && lines.last().unwrap().2 > 0,
+            "documents in order"
+        );
     }
     let short = json(&[&common[..5], &["--block", "4,16", "--length", "16", "--json"]].concat());
     assert_eq!(short["rows"][1]["tokens"], rows[1]["tokens"], "shorter rows predict as many tokens");
