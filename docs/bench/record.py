@@ -1,8 +1,9 @@
 """A command on a terminal, as an animated SVG: how docs/canvas.svg, docs/race.svg and docs/constrain.svg are made.
 
     pip install pyte
-    python docs/bench/record.py docs/canvas.svg --size 76x12 -- bd3 sample -p 'Once upon a time' --block 32 --seed 8
-    python docs/bench/record.py docs/race.svg --size 110x16 --every 0.4 -- bd3 sample --race -n 120 --seed 3
+    python docs/bench/record.py docs/canvas.svg --size 76x12 -- bd3 sample -p 'Once upon a time' --block 32 --seed 1 -n 90
+    python docs/bench/record.py docs/race.svg --size 110x16 --every 0.4 -- \\
+        bd3 sample --race --block 8 --rule threshold --threshold 0.8 -n 120 --seed 3
     python docs/bench/record.py docs/constrain.svg --size 110x9 -- bd3 sample -p 'Once upon a time, there was a' \\
         --regex ' [a-z]+ (cat|dog|fox) named [A-Z][a-z]+\\.( [A-Z][a-z ,]+\\.){2}' --block 32 --seed 2
 

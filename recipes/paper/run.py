@@ -35,10 +35,18 @@ ORDER = [
 # Block size, recipe with all noise levels, recipe with a clip, and the paper's perplexity and variance of both (tables 1, 8 and, for one
 # block, 2).
 CLIPS = [
-    (1, "block1-full", "block1", "25.56 / 1.52", "22.88 / 0.11"),
-    (4, "block4-full", "block4", "30.18 / 23.45", "29.21 / 6.24"),
-    (16, "block16-full", "block16", "31.72 / 7.62", "31.12 / 3.58"),
-    (128, "diffusion", "diffusion-clip", "31.78 / 3.80", "31.78 / 1.35"),
+    (1, "block1-full", "block1", (25.56, 1.52), (22.88, 0.11)),
+    (4, "block4-full", "block4", (30.18, 23.45), (29.21, 6.24)),
+    (16, "block16-full", "block16", (31.72, 7.62), (31.12, 3.58)),
+    (128, "diffusion", "diffusion-clip", (31.78, 3.80), (31.78, 1.35)),
+]
+# The runs of the second table that the first has not.
+VARIANTS = [
+    ("block1", "block 1, clipped"),
+    ("block1-full", "block 1, all levels"),
+    ("block4-full", "block 4, all levels"),
+    ("block16-full", "block 16, all levels"),
+    ("diffusion-clip", "one block, clipped"),
 ]
 # Training steps whose losses are kept as one mean.
 WINDOW = 20
@@ -98,44 +106,54 @@ def digest(content):
 
 def keep(run, kept, made, row):
     """A run's result in a small file: what made it, nats of each row of the test text, tokens as pairs (rows, tokens of each), how many
-    rows begin in each document, the variance of its loss, and its course."""
+    rows begin in each document, the variance of its loss, its course, and how often its gradient was clipped."""
     tokens = [[len(list(same)), count] for count, same in groupby(count for _, count, _ in row["each"])]
     documents = [len(list(same)) for _, same in groupby(document for *_, document in row["each"])]
-    result = {"made": made, "variance": variance(run), "losses": course(run), "tokens": tokens, "documents": documents}
+    result = {"made": made, "variance": variance(run), "losses": course(run), "clipped": clipped(run), "tokens": tokens}
+    result["documents"] = documents
     result["nats"] = [round(nats, 2) for nats, *_ in row["each"]]
     part = kept.with_suffix(".part")
     part.write_text(json.dumps(result, separators=(",", ":")) + "\n")
     part.replace(kept)
 
 
-def losses(run):
-    """Of every training step."""
+def steps_of(run, key):
+    """A figure of every training step."""
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    return [row["loss"] for row in rows if "loss" in row]
+    return [row[key] for row in rows if key in row]
+
+
+def second_half(figures):
+    return figures[len(figures) // 2:]
 
 
 def variance(run):
     """Of the loss of a training step in the second half of a run, from neighbours, so that the trend does not count."""
-    half = losses(run)
-    half = half[len(half) // 2:]
+    half = second_half(steps_of(run, "loss"))
     return sum((b - a) ** 2 for a, b in zip(half, half[1:])) / (2 * (len(half) - 1))
+
+
+def clipped(run):
+    """The share of the steps in the second half of a run whose gradient was longer than 1."""
+    return round(statistics.mean(norm > 1 for norm in second_half(steps_of(run, "grad_norm"))), 4)
 
 
 def course(run):
     """Means of the loss of so many steps each."""
-    steps = losses(run)
+    steps = steps_of(run, "loss")
     return [round(statistics.mean(steps[i:i + WINDOW]), 4) for i in range(0, len(steps), WINDOW)]
 
 
 def load(args, recipe):
-    """By seed: nats of every row of the test text, the tokens of each, the variance of the loss, its course, and rows by document."""
+    """By seed: nats of every row of the test text, the tokens of each, the variance of the loss, its course, rows by document, and
+    the share of clipped steps."""
     runs = {}
     for seed in range(1, args.seeds + 1):
         path = args.out / f"{recipe}-{seed}.json"
         if path.exists():
             kept = json.loads(path.read_text())
             tokens = [count for rows, count in kept["tokens"] for _ in range(rows)]
-            runs[seed] = (kept["nats"], tokens, kept["variance"], kept["losses"], kept["documents"])
+            runs[seed] = (kept["nats"], tokens, kept["variance"], kept["losses"], kept["documents"], kept["clipped"])
     return runs
 
 
@@ -201,32 +219,43 @@ def clip_table(args):
         if left:
             (a, _), (b, _) = perplexity(left), perplexity(right)
             v, w = (spread_of([run[2] for run in runs.values()]) for runs in (left, right))
-            gap = told(*paired(left, right))
-            print(f"| {block} | {a:.2f} | {v} | {b:.2f} | {w} | {gap} | {theirs_full} | {theirs_clipped} |")
+            gap, theirs = told(*paired(left, right)), (f"{value:.2f} / {variance:.2f}" for value, variance in (theirs_full, theirs_clipped))
+            print(f"| {block} | {a:.2f} | {v} | {b:.2f} | {w} | {gap} | {' | '.join(theirs)} |")
     ar, one = common(load(args, "ar"), load(args, "block1"))
     if ar:
         (a, _), (b, _) = perplexity(ar), perplexity(one)
         print(f"\nBlock size 1, every token masked, against AR: {b:.2f} and {a:.2f}, {told(*paired(ar, one))} nats a token.")
 
 
+def size_table(args):
+    """What a larger block costs where the noise levels are the same."""
+    print("\n| blocks | all levels: nats a token, ± error by text ± error by seeds | paper | clipped | paper |")
+    print("| --- | --- | --- | --- | --- |")
+    for small, large in zip(CLIPS, CLIPS[1:]):
+        cells = []
+        for recipe, theirs in ((1, 3), (2, 4)):
+            left, right = common(load(args, small[recipe]), load(args, large[recipe]))
+            cells += [told(*paired(left, right)) if left else "-", f"{math.log(large[theirs][0] / small[theirs][0]):+.3f}"]
+        print(f"| {small[0]} to {large[0]} | {' | '.join(cells)} |")
+
+
 def lag_table(args):
     """How many times the steps each model took that AR needed for its loss: AR's training loss, smoothed over 7 windows, moved by what AR's
-    test text is above its last 5."""
-    found = []
-    for recipe, name, *_ in ORDER[1:]:
+    test text is above its last 5. Beside it, how often the gradient was clipped."""
+    print("\n| model | times the tokens that AR needed for the same loss | steps with a clipped gradient, % |")
+    print("| --- | --- | --- |")
+    for recipe, name in [(recipe, name) for recipe, name, *_ in ORDER[1:]] + VARIANTS:
         ar, runs = common(load(args, "ar"), load(args, recipe))
+        if not runs:
+            continue
         factors = []
         for seed, run in runs.items():
             curve = ar[seed][3]
             target = nats(run) - nats(ar[seed]) + statistics.mean(curve[-5:])
             smooth = [statistics.mean(curve[max(0, i - 3):i + 4]) for i in range(len(curve))]
-            factors.append(len(curve) / (next(i for i, loss in enumerate(smooth) if loss <= target) + 0.5))
-        if factors:
-            found.append((name, statistics.mean(factors)))
-    print("\nTimes the tokens that AR needed for the same loss:\n")
-    print("| " + " | ".join(name for name, _ in found) + " |")
-    print("| " + " | ".join("---" for _ in found) + " |")
-    print("| " + " | ".join(f"{factor:.1f}" for _, factor in found) + " |")
+            reached = next((i for i, loss in enumerate(smooth) if loss <= target), len(curve) - 1)
+            factors.append(len(curve) / (reached + 0.5))
+        print(f"| {name} | {statistics.mean(factors):.1f} | {100 * statistics.mean(run[5] for run in runs.values()):.0f} |")
 
 
 def common(left, right):
@@ -298,6 +327,7 @@ def main():
                 raise
     order_table(args)
     clip_table(args)
+    size_table(args)
     lag_table(args)
     plot(args)
 
