@@ -200,13 +200,13 @@ def order_table(args):
           "| paper (LM1B, 65 B tokens) | its nats above |")
     print("| --- | --- | --- | --- | --- | --- |")
     before, runs_of = None, order(args)
-    for recipe, name, _, paper in ORDER:
+    for recipe, name, block, paper in ORDER:
         runs = runs_of.get(recipe)
         if not runs:
             continue
         value, spread = perplexity(runs)
         more, theirs = ("", "") if before is None else (told(*paired(before[0], runs)), f"{math.log(paper / before[1]):+.3f}")
-        print(f"| {name} | {value:.2f} | {'-' if math.isnan(spread) else f'{spread:.2f}'} | {more} | {paper:.2f} | {theirs} |")
+        print(f"| {name} | {bound(block, value)} | {'-' if math.isnan(spread) else f'{spread:.2f}'} | {more} | {paper:.2f} | {theirs} |")
         before = runs, paper
 
 
@@ -220,7 +220,7 @@ def clip_table(args):
             (a, _), (b, _) = perplexity(left), perplexity(right)
             v, w = (spread_of([run[2] for run in runs.values()]) for runs in (left, right))
             gap, theirs = told(*paired(left, right)), (f"{value:.2f} / {variance:.2f}" for value, variance in (theirs_full, theirs_clipped))
-            print(f"| {block} | {a:.2f} | {v} | {b:.2f} | {w} | {gap} | {' | '.join(theirs)} |")
+            print(f"| {block} | {bound(block, a)} | {v} | {bound(block, b)} | {w} | {gap} | {' | '.join(theirs)} |")
     ar, one = common(load(args, "ar"), load(args, "block1"))
     if ar:
         (a, _), (b, _) = perplexity(ar), perplexity(one)
@@ -262,6 +262,11 @@ def common(left, right):
     """Both with the seeds that both have."""
     seeds = sorted(set(left) & set(right))
     return [{seed: runs[seed] for seed in seeds} for runs in (left, right)]
+
+
+def bound(block, perplexity):
+    """Block size 1 is exact, a larger one bounded from above."""
+    return f"{perplexity:.2f}" if block == 1 else f"≤ {perplexity:.2f}"
 
 
 def told(mean, text, seeds):
