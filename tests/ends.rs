@@ -1,9 +1,9 @@
 //! How samples end.
 
-use bd3::event::{Quiet, Reason};
+use bd3::event::{Event, Quiet, Reason, Sink};
 use bd3::pass::{Denoiser, Query};
 use bd3::rng::Rng;
-use bd3::sample::{Revise, Rule, SampleOptions, Sampler, Stop, run};
+use bd3::sample::{Revise, Rule, SampleOptions, Sampler, Split, Stop, run};
 use proptest::prelude::*;
 
 use crate::samples::{MASK, any_options, any_prompt, options, sampler_for};
@@ -27,6 +27,31 @@ fn end_of_text_ends_a_sample_only_when_asked_to_and_is_not_text() {
     };
     assert_eq!(ids(Some(5)), (vec![1, 1, 1, 1], Reason::Eos));
     assert_eq!(ids(None), (vec![1, 1, 1, 1, 5, 1, 1, 1, 1], Reason::Length));
+}
+
+/// A revision may still change what stands before an end, but nobody gets what stands behind it.
+#[test]
+fn an_interrupted_sample_ends_at_its_end_of_text() {
+    struct Breaks(usize);
+    impl Sink for Breaks {
+        fn event(&mut self, event: &Event) -> bool {
+            self.0 -= usize::from(matches!(event, Event::Edited { .. }));
+            self.0 > 0
+        }
+    }
+    let model = Scripted::new(MASK, |seen: &[u32], open: &[u32], query: &Query| {
+        let mut proposal = round_numbers(seen, open, query)?;
+        proposal.token = if query.row == 3 { 5 } else { 1 };
+        Ok(proposal)
+    });
+    let rule = Rule::LeftToRight { steps: 8, split: Split::Even };
+    let revise = Revise::Remask { threshold: 1e-9, rounds: 1 };
+    let options = SampleOptions { stop: Stop { eos: Some(5), low_entropy: None }, revise, ..options(8, 40, rule) };
+    for (edits, length) in [(3, 3), (5, 3), (7, 3)] {
+        let mut sampler = Sampler::new(options.clone(), &[9], MASK, |size| model.cache(size), Rng::new(1)).unwrap();
+        run(&model, &mut sampler, Breaks(edits)).unwrap();
+        assert_eq!((sampler.ids().len(), sampler.reason()), (length, Some(Reason::Interrupted)), "{edits}");
+    }
 }
 
 proptest! {

@@ -23,6 +23,7 @@ mod infill;
 mod laws;
 #[cfg(feature = "train")]
 mod likelihood;
+mod look_back;
 mod noise;
 mod oracle;
 mod prompts;

@@ -142,7 +142,7 @@ impl<C: Cache> Sampler<C> {
 
     /// The backspace: text is taken back to a token, the cache cut at its block, and the better token written there.
     fn retract(&mut self, regret: Regret, sink: &mut impl Sink) -> Result<()> {
-        let Regret { position, prob, better: (token, better) } = regret;
+        let Regret { position, prob, better: (token, better), alternatives } = regret;
         let ids = self.canvas.retract(position);
         let stored = self.cache.end().min(self.canvas.next_start() - self.canvas.base());
         self.cache.truncate(stored);
@@ -151,7 +151,7 @@ impl<C: Cache> Sampler<C> {
         self.open_next(sink);
         let row = position - self.canvas.open_block().start();
         let change = Change { row, kind: EditKind::Fill, token, why: Why::Better };
-        let edit = self.canvas.open_block_mut().change(change, better)?;
+        let edit = Edit { alternatives, ..self.canvas.open_block_mut().change(change, better)? };
         self.emit(&Event::Edited { pass: self.passes, edits: vec![edit] }, sink);
         Ok(())
     }

@@ -10,7 +10,7 @@
 
 use serde::Serialize;
 
-use super::Canvas;
+use super::{Canvas, SampleOptions};
 use crate::error::{Error, Result};
 use crate::pass::{Ask, Cache, Filter, Lane, Proposal};
 
@@ -53,7 +53,7 @@ impl LookBack {
 }
 
 /// A committed token that is taken back, and what is written instead.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Regret {
     /// Its position.
     pub position: usize,
@@ -61,6 +61,8 @@ pub struct Regret {
     pub prob: f32,
     /// The better token and its probability.
     pub better: (u32, f32),
+    /// The most probable tokens at its place, the best first, as many as the sample asks for.
+    pub alternatives: Vec<(u32, f32)>,
 }
 
 /// What a sample remembers of its looks.
@@ -126,9 +128,9 @@ impl<C: Cache> Watch<C> {
         self.cache.keep_equal(&[]);
     }
 
-    /// Decides what the next pass of a look is asked. `piece`: ids that a pass stores, at most; `length`: what a window may show.
-    pub fn plan(&mut self, canvas: &Canvas, piece: usize, length: usize) {
-        let (base, text, window) = (canvas.base(), canvas.text(), self.how.window);
+    /// Decides what the next pass of a look is asked. `piece`: ids that a pass stores, at most.
+    pub fn plan(&mut self, canvas: &Canvas, piece: usize, options: &SampleOptions) {
+        let (base, text, window, length) = (canvas.base(), canvas.text(), self.how.window, options.shown());
         let (start, drawn) = self.drawn(canvas);
         self.start = start;
         let stored = base + self.cache.end();
@@ -145,7 +147,9 @@ impl<C: Cache> Watch<C> {
             if self.how.groups > 0 {
                 rows.iter().for_each(|&row| self.open[row] = canvas.mask_id());
             }
-            self.ask = Ask { standing, ..Ask::new(rows, uniforms, Filter::GREEDY) };
+            // What is written instead is bound by the bias as any other token is.
+            let (alternatives, bias) = (options.alternatives, options.bias.clone());
+            self.ask = Ask { standing, alternatives, bias, ..Ask::new(rows, uniforms, Filter::GREEDY) };
         }
         let fresh = self.until - stored + self.open.len();
         let spare = (self.cache.held() + fresh).saturating_sub(length).next_multiple_of(window);
@@ -171,10 +175,11 @@ impl<C: Cache> Watch<C> {
         for proposal in proposals.iter().filter(|proposal| proposal.standing < self.how.threshold) {
             let position = self.start + proposal.row;
             // The first one: later blocks were written after it.
-            let first = self.first.is_none_or(|regret| position < regret.position);
+            let first = self.first.as_ref().is_none_or(|regret| position < regret.position);
             if first && proposal.raw_prob > proposal.standing {
                 let better = (proposal.token, proposal.raw_prob as f32);
-                self.first = Some(Regret { position, prob: proposal.standing as f32, better });
+                let alternatives = proposal.alternatives.iter().map(|&(id, prob)| (id, prob as f32)).collect();
+                self.first = Some(Regret { position, prob: proposal.standing as f32, better, alternatives });
             }
         }
         self.turn += 1;

@@ -82,6 +82,10 @@ impl SampleOptions {
             return Err(Error::value("guidance", "a weight that is not negative", self.guidance.to_string()));
         }
         self.check_constraint(prompt, mask_id)?;
+        if self.revise.look_back().is_some() && self.max_new == 0 && prompt.len() <= self.block {
+            let expected = format!("another one for a template within one block of {}", self.block);
+            return Err(Error::value("revision", expected, "look-back, which reads what stands before the last block"));
+        }
         let gaps = prompt.iter().filter(|&&id| id == mask_id).count();
         // Whole blocks, as the last one is decoded whole. The window refuses a block of 0.
         let length = prompt.len().checked_add(self.max_new);

@@ -154,9 +154,10 @@ impl<C: Cache> Sampler<C> {
         match (self.status, &mut self.watch, &mut self.proof) {
             (Status::Interrupted, ..) => {
                 self.canvas.commit_known();
-                self.finish(Reason::Interrupted, self.canvas.text().len().min(self.limit()), sink);
+                let most = self.canvas.text().len().min(self.limit());
+                self.finish(Reason::Interrupted, self.ended().unwrap_or(most), sink);
             }
-            (Status::Looking, Some(watch), _) => watch.plan(&self.canvas, PIECE, self.options.shown()),
+            (Status::Looking, Some(watch), _) => watch.plan(&self.canvas, PIECE, &self.options),
             (Status::Reading, _, Some(proof)) => proof.plan(&self.canvas, PIECE, &self.options),
             (Status::Running, ..) => self.plan_block(),
             _ => {}
@@ -289,8 +290,8 @@ impl<C: Cache> Sampler<C> {
             if self.canvas.open_block().is_cut() {
                 // The text ends inside this block, which so never becomes whole.
                 self.canvas.commit_known();
-                let eos = self.verdict().filter(|(reason, _)| *reason == Reason::Eos);
-                let (reason, length) = eos.unwrap_or((Reason::Length, self.limit()));
+                let ended = self.ended().map(|length| (Reason::Eos, length));
+                let (reason, length) = ended.unwrap_or((Reason::Length, self.limit()));
                 return self.finish(reason, length, sink);
             }
             let (start, ids) = (self.canvas.open_block().start(), self.canvas.open_block().ids().to_vec());
@@ -312,6 +313,11 @@ impl<C: Cache> Sampler<C> {
 
     fn verdict(&self) -> Option<(Reason, usize)> {
         self.options.stop.judge(self.canvas.text(), self.canvas.given().len(), self.limit())
+    }
+
+    /// The length of a committed text that holds its end.
+    fn ended(&self) -> Option<usize> {
+        self.verdict().filter(|(reason, _)| *reason == Reason::Eos).map(|(_, length)| length)
     }
 
     pub(super) fn open_or_finish(&mut self, sink: &mut impl Sink) {

@@ -26,6 +26,8 @@ struct Run<C, S> {
     own: usize,
     /// Rows of its next pass, where that is planned.
     rows: Option<usize>,
+    /// Does it take no part in the next pass?
+    waits: bool,
     /// Why its last pass failed, if it did.
     failure: Option<Error>,
 }
@@ -62,7 +64,7 @@ impl<C: Cache, S: Sink> Turns<C, S> {
 
     /// A new sample.
     pub fn add(&mut self, sampler: Sampler<C>, sink: S) {
-        self.runs.push(Run { sampler, sink, had: self.now, own: 0, rows: None, failure: None });
+        self.runs.push(Run { sampler, sink, had: self.now, own: 0, rows: None, waits: false, failure: None });
     }
 
     /// Samples that are not done.
@@ -82,8 +84,12 @@ impl<C: Cache, S: Sink> Turns<C, S> {
 
     /// Ends those samples between two passes, with the text so far.
     pub fn stop(&mut self, which: impl Fn(&S) -> bool) -> Vec<Ended<C, S>> {
-        self.runs.iter_mut().filter(|run| which(&run.sink)).for_each(|run| run.sampler.stop(&mut run.sink));
-        self.take(|run| which(&run.sink))
+        // Asked once: a sink may come to another answer meanwhile.
+        let stopped = self.runs.extract_if(.., |run| which(&run.sink)).map(|mut run| {
+            run.sampler.stop(&mut run.sink);
+            run.end()
+        });
+        stopped.collect()
     }
 
     /// One pass over those whose turn it is, but for those that wait. Gives those that ended, before it or with it. One that the model
@@ -113,11 +119,13 @@ impl<C: Cache, S: Sink> Turns<C, S> {
     /// Moves those that take part to the front; how many.
     fn whose_turn(&mut self, waits: impl Fn(&S) -> bool) -> usize {
         let fair = self.passes.is_multiple_of(FAIR);
+        // Asked once: answers that change while there is sorting would be no order.
+        self.runs.iter_mut().for_each(|run| run.waits = waits(&run.sink));
         self.runs.sort_by_key(|run| {
             let new = !fair && run.own < OWED;
-            (waits(&run.sink), !new, if new { run.own } else { run.had })
+            (run.waits, !new, if new { run.own } else { run.had })
         });
-        let ready = self.runs.iter().take_while(|run| !waits(&run.sink)).count();
+        let ready = self.runs.iter().take_while(|run| !run.waits).count();
         // Who waits for a first block does not wait for many others in the same pass.
         let new = !fair && ready > 0 && self.runs[0].own < OWED;
         let most = if new { self.most / 2 } else { self.most };
