@@ -121,7 +121,7 @@ pub struct Blocks {
     /// Redraw blocks whose masked share falls outside the clip interval.
     #[serde(default)]
     pub resample: bool,
-    /// Widths of the intervals that the clip search tries, e.g. [0.5, 0.6, 0.7, 0.8, 0.9]; empty: no search.
+    /// Widths of the intervals that the clip search tries at every `validate_every`, e.g. [0.5, 0.6, 0.7, 0.8, 0.9]; empty: no search.
     #[serde(default)]
     pub search: Vec<f64>,
 }

@@ -2,6 +2,7 @@
 //! was stopped and resumed has the same losses, bit for bit, as one that was not.
 
 pub mod batch;
+mod checks;
 pub mod clips;
 pub mod init;
 pub mod log;

@@ -95,6 +95,9 @@ fn a_bad_recipe_is_refused_and_nothing_is_written() {
     set("model.heads=3", &["`model.heads`", "divisor of the width 16", "3"]);
     set("blocks.default=8", &["blocks.default", "8"]);
     set("blocks.search=[0.0]", &["blocks.search", "0"]);
+    let never = ["--set", "blocks.search=[0.5]", "--set", "train.validate_every=0"];
+    refused(&[&["train", &recipe, "--out", &dir][..], &never].concat(), &["`train.validate_every`", "blocks.search"]);
+    assert!(!Path::new(&dir).exists());
     set("blocks.schedule=linear", &["blocks.schedule", "loglinear", "linear"]);
     set("model.objective=score", &["blocks.sizes", "32"]);
     set("data.tokenizer=words", &["data.tokenizer", "words"]);
