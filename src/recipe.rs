@@ -139,7 +139,7 @@ pub struct Size {
     pub clip: Option<[f64; 2]>,
 }
 
-/// Corrupted visible tokens, with a loss on every visible token of those rows, so that the model can judge what is written.
+/// Corrupted visible tokens, with a loss on every visible token of those rows, so that the model can judge what is written: all three, or none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Corrupt {

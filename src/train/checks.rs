@@ -4,7 +4,7 @@
 use crate::arch::Objective;
 use crate::error::{Error, Result};
 use crate::noise::{Grid, candidates};
-use crate::recipe::{Optimizer, Recipe};
+use crate::recipe::{Corrupt, Optimizer, Recipe};
 
 /// Tokens of a micro-batch, at most: eight times those of a whole step of the paper's.
 const MOST_TOKENS: usize = 1 << 22;
@@ -32,6 +32,7 @@ pub fn numbers(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Re
         }
     }
     most(recipe, at)?;
+    whole(corrupt, at)?;
     let shares = [
         ("corrupt.share", corrupt.share),
         ("corrupt.rows", corrupt.rows),
@@ -65,6 +66,23 @@ pub fn numbers(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Re
         return Err(at("train.betas", "two numbers from 0 to below 1", format!("{:?}", train.betas)));
     }
     Ok(())
+}
+
+/// Refuses a corruption without one of its numbers: of no tokens or rows, or one that the loss never hears of.
+fn whole(corrupt: &Corrupt, at: &impl Fn(&str, &str, String) -> Error) -> Result<()> {
+    let numbers = [
+        ("corrupt.share", corrupt.share),
+        ("corrupt.rows", corrupt.rows),
+        ("corrupt.weight", corrupt.weight),
+    ];
+    let missing = numbers.iter().find(|(_, value)| *value == 0.0);
+    match missing {
+        Some((key, _)) if numbers.iter().any(|(_, value)| *value > 0.0) => {
+            let expected = "a number above 0, as the other two of corrupt (or 0 in all three, which corrupts nothing)";
+            Err(at(key, expected, "0".into()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Refuses what would only fill the memory or the disk.

@@ -65,7 +65,8 @@ fn a_run_leaves_a_log_a_picture_and_a_model() {
     }
     assert!(fs::read_to_string(Path::new(&dir).join("loss.svg")).unwrap().contains("</svg>"));
     refused(&["train", &recipe, "--out", &dir], &["run", "empty folder", "--resume"]);
-    let again = run(&["train", &recipe, "--out", &dir, "--resume", "--set", "train.steps=4"]);
+    let none = "corrupt={share=0.0,rows=0.0,weight=0.0}";
+    let again = run(&["train", &recipe, "--out", &dir, "--resume", "--set", "train.steps=4", "--set", none]);
     assert!(String::from_utf8_lossy(&again.stderr).contains("already at step 6 of 4"), "{again:?}");
     out(&["sample", &format!("{dir}/model"), "-n", "8"]);
 }
@@ -102,6 +103,9 @@ fn a_bad_recipe_is_refused_and_nothing_is_written() {
     set("model.objective=score", &["blocks.sizes", "32"]);
     set("data.tokenizer=words", &["data.tokenizer", "words"]);
     set("train.matrix_lr=0.01", &["train.matrix_lr", "muon", "0.01"]);
+    set("corrupt={share=0.1}", &["`corrupt.rows`", "above 0", "found 0"]);
+    set("corrupt={share=0.1, rows=0.5}", &["`corrupt.weight`", "above 0", "found 0"]);
+    set("corrupt={rows=0.5, weight=0.1}", &["`corrupt.share`", "above 0", "found 0"]);
     set("train.optimizer=sgd", &["train.optimizer", "adamw", "sgd"]);
     set("data.wrap=rows", &["data.wrap", "starts", "rows"]);
     set("model.hidden=1000000", &["`model`", "2^34", "hidden"]);
