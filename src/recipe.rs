@@ -197,7 +197,7 @@ pub struct Train {
     /// Steps between checkpoints.
     #[serde(default = "checkpoint_every")]
     pub checkpoint_every: u64,
-    /// Steps between validations (and clip searches); 0: none but the last, and not that one where a text has no valid split.
+    /// Steps between validations (and clip searches); 0: none but the last, and not that one where a text has no valid split, or no row in it.
     #[serde(default)]
     pub validate_every: u64,
     /// Rows in a validation, per block size.

@@ -83,26 +83,44 @@ impl Plan {
         };
         let weights = weights(&recipe);
         let mut sources = Vec::new();
-        let mut valid = Vec::new();
-        let all_have = folders.iter().all(|folder| folder.splits().contains(&Split::Valid));
-        let validated = all_have || recipe.train.validate_every > 0;
-        if let (true, Some(without)) = (validated, folders.iter().position(|f| !f.splits().contains(&Split::Valid))) {
-            let expected = format!("0, as {} has no split `valid`", recipe.data.sources[without].path.display());
-            return Err(at("train.validate_every", &expected, recipe.train.validate_every.to_string()));
+        for ((folder, weight), wrap) in folders.iter().zip(&weights).zip(&wraps) {
+            sources.push(data::Source { packing: packing(folder, Split::Train, *wrap)?, weight: weight[0] });
         }
-        for ((folder, weight), wrap) in folders.iter().zip(&weights).zip(wraps) {
-            sources.push(data::Source { packing: packing(folder, Split::Train, wrap)?, weight: weight[0] });
-            // What is measured holds every token once.
-            let wrap = if wrap == Wrap::Starts { Wrap::Stream } else { wrap };
-            if validated {
-                valid.push(packing(folder, Split::Valid, wrap)?);
-            }
-        }
+        let valid = valid(&recipe, &folders, &wraps, &packing, &at)?;
         let reader = Reader::new(sources, &Rng::new(recipe.seed), Tail::Drop)?;
         let special = tokenizer.special();
         let ordinary = (0..tokenizer.vocab_size() as u32).filter(|&id| !special.contains(id)).collect();
         Ok(Self { recipe, arch, schedule, sizes, tokenizer, reader, weights, valid, ordinary })
     }
+}
+
+/// What is validated on, by source. A recipe that asks for no validation has none where one of its texts has nothing for it.
+fn valid(
+    recipe: &Recipe,
+    folders: &[Folder],
+    wraps: &[Wrap],
+    packing: &impl Fn(&Folder, Split, Wrap) -> Result<Packing>,
+    at: &impl Fn(&str, &str, String) -> Error,
+) -> Result<Vec<Packing>> {
+    let mut valid = Vec::new();
+    for (folder, &wrap) in folders.iter().zip(wraps) {
+        // What is measured holds every token once.
+        let wrap = if wrap == Wrap::Starts { Wrap::Stream } else { wrap };
+        let there = folder.splits().contains(&Split::Valid);
+        let text = there.then(|| packing(folder, Split::Valid, wrap)).transpose()?;
+        let every = recipe.train.validate_every;
+        match text.filter(|text| text.rows() > 0) {
+            Some(text) => valid.push(text),
+            None if every == 0 => return Ok(Vec::new()),
+            None => {
+                let row = format!("row of {} tokens in its split", recipe.model.length);
+                let missing = if there { &row } else { "split" };
+                let expected = format!("0, as {} has no {missing} `valid`", folder.path().display());
+                return Err(at("train.validate_every", &expected, every.to_string()));
+            }
+        }
+    }
+    Ok(valid)
 }
 
 /// How each source's documents become rows; toy stories are one source.

@@ -340,3 +340,19 @@ fn a_text_without_a_valid_split_needs_no_validation() {
     assert_eq!((log(&run, "loss").len(), log(&run, "perplexity").len()), (6, 0));
     refused(&["eval", "tiny", data], &["tokenizer.json"]);
 }
+
+#[test]
+fn a_valid_split_of_less_than_a_row_is_not_measured() {
+    let (dir, _, run) = place();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let [texts, data, recipe] = ["texts.jsonl", "data", "own.toml"].map(path);
+    fs::write(&texts, (10..90).map(|i| format!("{{\"text\":\"{i} cats\"}}\n")).collect::<String>()).unwrap();
+    out(&["data", &texts, "--out", &data, "--tokenizer", "bytes", "--split", "98,2,0"]);
+    let own = RECIPE.replace("toy = 60\ntokenizer = \"bytes\"", &format!("sources = [{{ path = {data:?} }}]"));
+    fs::write(&recipe, own).unwrap();
+    let train = ["train", &recipe, "--out", &run];
+    let official = [&train[..], &["--set", "data.wrap=official"]].concat();
+    refused(&official, &["`train.validate_every`", &data, "no row of 32 tokens in its split `valid`", "found 3"]);
+    out(&[&official[..], &["--set", "train.validate_every=0"]].concat());
+    assert_eq!((log(&run, "loss").len(), log(&run, "perplexity").len()), (6, 0));
+}
