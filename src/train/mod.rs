@@ -271,13 +271,12 @@ impl Run {
             return Ok(());
         }
         let model = self.averaged();
-        let rows = self.plan.recipe.train.validate_rows.min(self.plan.valid[0].rows());
         for index in 0..self.sizes.len() {
             if self.sizes[index].size == 1 {
                 continue;
             }
             let rng = self.rng.split_at("search", self.step);
-            let found = clips::search(&self.plan, &model, &self.plan.valid[0], rows, &self.sizes[index], &rng)?;
+            let found = clips::search(&self.plan, &model, &self.sizes[index], &rng)?;
             self.sizes[index].clip = found.clip;
             self.log.clip(self.step, &found)?;
         }

@@ -15,7 +15,7 @@ use crate::recipe::{self, Recipe};
 use crate::rng::Rng;
 use crate::tokenizer::Tokenizer;
 
-use super::{checks, place};
+use super::{checks, clips, place};
 
 /// One block size of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -87,6 +87,11 @@ impl Plan {
             sources.push(data::Source { packing: packing(folder, Split::Train, *wrap)?, weight: weight[0] });
         }
         let valid = valid(&recipe, &folders, &wraps, &packing, &at)?;
+        if let (false, Some(text)) = (recipe.blocks.search.is_empty(), valid.first()) {
+            for size in sizes.iter().filter(|size| size.size > 1) {
+                clips::rows(text, recipe.train.validate_rows, size.size).map_err(|error| named(name, error))?;
+            }
+        }
         let reader = Reader::new(sources, &Rng::new(recipe.seed), Tail::Drop)?;
         let special = tokenizer.special();
         let ordinary = (0..tokenizer.vocab_size() as u32).filter(|&id| !special.contains(id)).collect();

@@ -353,6 +353,9 @@ fn a_valid_split_of_less_than_a_row_is_not_measured() {
     let train = ["train", &recipe, "--out", &run];
     let official = [&train[..], &["--set", "data.wrap=official"]].concat();
     refused(&official, &["`train.validate_every`", &data, "no row of 32 tokens in its split `valid`", "found 3"]);
+    let search = [&train[..], &["--set", "blocks.search=[0.5]"]].concat();
+    refused(&search, &["`blocks.search`", "at least 2 blocks of 4", &data, "found 0, in 0 such rows"]);
+    assert!(!Path::new(&run).exists());
     out(&[&official[..], &["--set", "train.validate_every=0"]].concat());
     assert_eq!((log(&run, "loss").len(), log(&run, "perplexity").len()), (6, 0));
 }
