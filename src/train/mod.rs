@@ -82,6 +82,8 @@ pub struct Run {
     optimizer: Optimizer,
     step: u64,
     tokens: u64,
+    /// The clip search and the validation of this step are still to come.
+    unmeasured: bool,
     log: Log,
     /// Held while the run is open, so that no other process writes into its folder.
     _lock: File,
@@ -104,7 +106,7 @@ impl Run {
             let expected = "no weights to start from, since the run has its own";
             return Err(Error::value("--init", expected, init.path.display().to_string()));
         }
-        let (model, optimizer, step, tokens) = if resumed {
+        let (mut model, optimizer, step, tokens, unmeasured) = if resumed {
             let (model, optimizer, progress) = state::load(dir, &plan.arch, &device)?;
             plan.reader.seek(&progress.cursor)?;
             for size in &mut sizes {
@@ -112,7 +114,7 @@ impl Run {
                     size.clip = Clip::new(*beta, *omega)?;
                 }
             }
-            (model, optimizer, progress.step, progress.tokens)
+            (model, optimizer, progress.step, progress.tokens, progress.unmeasured)
         } else {
             let mut model = match init {
                 None => init::fresh(&plan.arch, &device, &rng)?,
@@ -120,12 +122,12 @@ impl Run {
             };
             model.require_grad();
             let optimizer = Optimizer::new(&model);
-            (model, optimizer, 0, 0)
+            (model, optimizer, 0, 0, false)
         };
-        let mut model = model;
         model.form = form(model.form, plan.recipe.train.precision)?;
-        let log = Log::open(&dir.join("log.jsonl"), step)?;
-        let run = Self { plan, dir: dir.into(), rng, sizes, model, optimizer, step, tokens, log, _lock: lock };
+        let log = Log::open(&dir.join("log.jsonl"), step, step.saturating_sub(u64::from(unmeasured)))?;
+        let dir = dir.into();
+        let run = Self { plan, dir, rng, sizes, model, optimizer, step, tokens, unmeasured, log, _lock: lock };
         if resumed {
             // A crash may have come between the state and its model.
             run.save_model()?;
@@ -145,22 +147,24 @@ impl Run {
     /// [`likelihood::measure`] refuses; a file that can't be written; a device that fails.
     pub fn train(&mut self, observer: &mut dyn Observer) -> Result<Ending> {
         let train = self.plan.recipe.train.clone();
+        if self.unmeasured {
+            self.measure(observer)?;
+            self.save(observer)?;
+        }
         while self.step < train.steps {
             let row = self.one_step()?;
             self.log.step(&row)?;
             observer.step(&row);
             let last = self.step == train.steps;
-            let due = train.validate_every > 0 && self.step.is_multiple_of(train.validate_every);
-            if due {
-                self.search_clips()?;
-            }
-            if due || last {
-                self.validate(observer)?;
+            if (self.due() || last) && !self.plan.valid.is_empty() {
+                // Measuring takes a while and may fail: what was trained is safe before.
+                self.unmeasured = true;
+                self.save(observer)?;
+                self.measure(observer)?;
             }
             let stop = observer.stop();
             if last || stop || self.step.is_multiple_of(train.checkpoint_every) {
-                self.save()?;
-                observer.saved(self.step);
+                self.save(observer)?;
             }
             if stop && !last {
                 return Ok(Ending::Stopped(self.step));
@@ -244,6 +248,22 @@ impl Run {
         self.plan.reader.set_weights(&weights)
     }
 
+    /// True where the recipe asks for a clip search and a validation after this step.
+    fn due(&self) -> bool {
+        let every = self.plan.recipe.train.validate_every;
+        every > 0 && self.step.is_multiple_of(every)
+    }
+
+    /// The clip search, where one is due, and the validation of this step.
+    fn measure(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        if self.due() {
+            self.search_clips()?;
+        }
+        self.validate(observer)?;
+        self.unmeasured = false;
+        Ok(())
+    }
+
     /// Measures every block size on every source; a request to stop leaves the rest out.
     fn validate(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let model = self.averaged();
@@ -296,17 +316,20 @@ impl Run {
         model
     }
 
-    fn save(&self) -> Result<()> {
+    fn save(&self, observer: &mut dyn Observer) -> Result<()> {
         let clips = self.sizes.iter().map(|s| (s.size, s.clip.beta(), s.clip.omega())).collect();
         let (cursor, recipe) = (self.plan.reader.cursor().clone(), self.plan.recipe.to_toml()?);
-        let progress = Progress { step: self.step, tokens: self.tokens, cursor, clips, recipe };
+        let Self { step, tokens, unmeasured, .. } = *self;
+        let progress = Progress { step, tokens, cursor, clips, unmeasured, recipe };
         for (_, data) in self.model.parameters()? {
             if let Some(bad) = data.iter().find(|x| !x.is_finite()) {
                 return Err(Error::Diverged { step: self.step, what: "value of a parameter", value: f64::from(*bad) });
             }
         }
         state::save(&self.dir, &self.model, &self.optimizer, &progress)?;
-        self.save_model()
+        self.save_model()?;
+        observer.saved(self.step);
+        Ok(())
     }
 
     fn save_model(&self) -> Result<()> {
