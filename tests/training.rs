@@ -189,7 +189,7 @@ fn the_official_switch_holds_its_quirks_together() {
              blocks = {{ sizes = [{{ size = 4, clip = {clip} }}] }}\ntrain = {{ steps = 1, batch = 8 }}"
         );
         let recipe = Recipe::parse(Path::new("r"), &text, &[]).unwrap();
-        Plan::open(Path::new("r"), recipe, dir.path()).unwrap()
+        Plan::open(Path::new("r"), recipe, dir.path()).unwrap().0
     };
     let micro = |plan: &mut Plan| {
         let batch = plan.reader.next_batch(8);
@@ -286,8 +286,8 @@ fn a_run_that_is_killed_while_it_is_measured_loses_nothing() {
             blocks = { sizes = [{ size = 4 }, { size = 32 }], search = [0.5, 0.7] }
             train = { steps = 6, batch = 4, lr = 1e-2, ema = 0.5, checkpoint_every = 100, validate_every = 3, validate_rows = 4 }";
         let recipe = Recipe::parse(Path::new("r"), text, &[]).unwrap();
-        let plan = Plan::open(Path::new("r"), recipe, dir).unwrap();
-        let mut run = Run::open(plan, dir, &Device::flex(), None).unwrap();
+        let (plan, hold) = Plan::open(Path::new("r"), recipe, dir).unwrap();
+        let mut run = Run::open(plan, hold, &Device::flex(), None).unwrap();
         let first = run.step();
         assert_eq!(run.train(&mut Killed { run: dir, copy: &killed }).unwrap(), Ending::Finished);
         first
@@ -299,7 +299,10 @@ fn a_run_that_is_killed_while_it_is_measured_loses_nothing() {
     assert_eq!(losses(&killed), losses(&whole));
     let measured = |dir: &Path| {
         let text = fs::read_to_string(dir.join("log.jsonl")).unwrap();
-        text.lines().filter(|line| line.contains("\"nats\"") || line.contains("\"clip\"")).collect::<Vec<_>>().join("\n")
+        text.lines()
+            .filter(|line| line.contains("\"nats\"") || line.contains("\"clip\""))
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     assert_eq!(measured(&killed), measured(&whole));
     assert_eq!(measured(&whole).lines().count(), 8, "two sizes, searched and validated twice");

@@ -70,11 +70,8 @@ pub fn numbers(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Re
 
 /// Refuses a corruption without one of its numbers: of no tokens or rows, or one that the loss never hears of.
 fn whole(corrupt: &Corrupt, at: &impl Fn(&str, &str, String) -> Error) -> Result<()> {
-    let numbers = [
-        ("corrupt.share", corrupt.share),
-        ("corrupt.rows", corrupt.rows),
-        ("corrupt.weight", corrupt.weight),
-    ];
+    let numbers =
+        [("corrupt.share", corrupt.share), ("corrupt.rows", corrupt.rows), ("corrupt.weight", corrupt.weight)];
     let missing = numbers.iter().find(|(_, value)| *value == 0.0);
     match missing {
         Some((key, _)) if numbers.iter().any(|(_, value)| *value > 0.0) => {

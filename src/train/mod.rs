@@ -11,8 +11,7 @@ pub mod place;
 pub mod plan;
 pub mod state;
 
-use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
@@ -32,6 +31,7 @@ use crate::tokenizer::Tokenizer;
 use batch::Micro;
 use log::{Log, StepRow, ValidationRow};
 use optim::{Momentum, Optimizer, Update, gradients};
+use place::Hold;
 use plan::{Plan, SizePlan};
 use state::Progress;
 
@@ -75,7 +75,7 @@ pub struct Init<'a> {
 /// A run at work.
 pub struct Run {
     plan: Plan,
-    dir: PathBuf,
+    hold: Hold,
     rng: Rng,
     sizes: Vec<SizePlan>,
     model: Dit,
@@ -85,21 +85,18 @@ pub struct Run {
     /// The clip search and the validation of this step are still to come.
     unmeasured: bool,
     log: Log,
-    /// Held while the run is open, so that no other process writes into its folder.
-    _lock: File,
 }
 
 impl Run {
-    /// Starts a run in `dir`, or resumes the one whose state is there. `init` gives the weights of a fresh run.
+    /// Starts a run in the folder that is held, or resumes the one whose state is there. `init` gives the weights of a fresh run.
     ///
     /// # Errors
-    /// A `dir` that [`place::check`] refuses, another run at work in it, or weights of `init` that are of another shape, objective or
-    /// tokenizer.
-    pub fn open(mut plan: Plan, dir: &Path, device: &Device, init: Option<Init>) -> Result<Self> {
+    /// A state that can't be read, or was made from other data; weights of `init` that are of another shape, objective or tokenizer; a
+    /// precision that the device does not have; a folder that can't be written.
+    pub fn open(mut plan: Plan, mut hold: Hold, device: &Device, init: Option<Init>) -> Result<Self> {
         let rng = Rng::new(plan.recipe.seed);
         let device = device.clone().autodiff();
-        place::check(dir, &plan.recipe)?;
-        let lock = lock(dir)?;
+        let dir = hold.dir();
         let mut sizes = plan.sizes.clone();
         let resumed = state::path(dir).exists();
         if let (true, Some(init)) = (resumed, init) {
@@ -126,8 +123,8 @@ impl Run {
         };
         model.form = form(model.form, plan.recipe.train.precision)?;
         let log = Log::open(&dir.join("log.jsonl"), step, step.saturating_sub(u64::from(unmeasured)))?;
-        let dir = dir.into();
-        let run = Self { plan, dir, rng, sizes, model, optimizer, step, tokens, unmeasured, log, _lock: lock };
+        hold.keep();
+        let run = Self { plan, hold, rng, sizes, model, optimizer, step, tokens, unmeasured, log };
         if resumed {
             // A crash may have come between the state and its model.
             run.save_model()?;
@@ -326,14 +323,14 @@ impl Run {
                 return Err(Error::Diverged { step: self.step, what: "value of a parameter", value: f64::from(*bad) });
             }
         }
-        state::save(&self.dir, &self.model, &self.optimizer, &progress)?;
+        state::save(self.hold.dir(), &self.model, &self.optimizer, &progress)?;
         self.save_model()?;
-        observer.saved(self.step);
+        observer.saved(step);
         Ok(())
     }
 
     fn save_model(&self) -> Result<()> {
-        let model = self.dir.join("model");
+        let model = self.hold.dir().join("model");
         checkpoint::save_network(&model, &self.averaged(), Type::F32)?;
         self.plan.tokenizer.save(&model)
     }
@@ -373,18 +370,6 @@ fn form(best: Form, precision: Precision) -> Result<Form> {
             "f32 on this device, as `--set train.precision=f32` asks for (bf16 is for the CPU)",
             "bf16",
         )),
-    }
-}
-
-/// Takes the lock of a run's folder, which is made if need be.
-fn lock(dir: &Path) -> Result<File> {
-    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-    let path = dir.join("lock");
-    let file = File::create(&path).map_err(|e| Error::io(&path, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::file(dir, "a folder that no run is at work in", "a run at work")),
-        Err(TryLockError::Error(e)) => Err(Error::io(&path, e)),
     }
 }
 

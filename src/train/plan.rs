@@ -15,7 +15,8 @@ use crate::recipe::{self, Recipe};
 use crate::rng::Rng;
 use crate::tokenizer::Tokenizer;
 
-use super::{checks, clips, place};
+use super::place::Hold;
+use super::{checks, clips};
 
 /// One block size of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,12 +52,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Checks a recipe and the folder of its run, and opens its data. Toy stories are written into `dir` unless they are there.
+    /// Checks a recipe, takes the folder of its run, and opens its data. Toy stories are written into `dir` unless they are there.
     ///
     /// # Errors
-    /// A value that is out of range, or does not go with the others or the data; a `dir` that [`place::check`] refuses; data
-    /// that can't be read or made.
-    pub fn open(name: &Path, recipe: Recipe, dir: &Path) -> Result<Self> {
+    /// A value that is out of range, or does not go with the others or the data; a `dir` as [`Hold::take`] refuses it; data that can't
+    /// be read or made. Then what was made in `dir` is taken away.
+    pub fn open(name: &Path, recipe: Recipe, dir: &Path) -> Result<(Self, Hold)> {
         let at = |key: &str, expected: &str, found: String| Error::key(name, key, expected, found);
         checks::numbers(&recipe, &at)?;
         let schedule = Schedule::from_str(&recipe.blocks.schedule).map_err(|_| {
@@ -67,7 +68,7 @@ impl Plan {
         let wraps = wraps(&recipe, &at)?;
         // The shape is checked before any data is made; a vocabulary of bytes stands in for the one to come.
         arch(&recipe, &sizes, &Tokenizer::bytes(), name)?;
-        place::check(dir, &recipe)?;
+        let hold = Hold::take(dir, &recipe)?;
         let folders = folders(&recipe, name, dir)?;
         let tokenizer = folders[0].tokenizer().clone();
         for (folder, source) in folders.iter().zip(&recipe.data.sources).skip(1) {
@@ -95,7 +96,7 @@ impl Plan {
         let reader = Reader::new(sources, &Rng::new(recipe.seed), Tail::Drop)?;
         let special = tokenizer.special();
         let ordinary = (0..tokenizer.vocab_size() as u32).filter(|&id| !special.contains(id)).collect();
-        Ok(Self { recipe, arch, schedule, sizes, tokenizer, reader, weights, valid, ordinary })
+        Ok((Self { recipe, arch, schedule, sizes, tokenizer, reader, weights, valid, ordinary }, hold))
     }
 }
 

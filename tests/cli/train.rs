@@ -185,6 +185,30 @@ fn two_runs_do_not_share_a_folder() {
     second.unwrap();
 }
 
+/// The one that is refused takes nothing away from the other.
+#[test]
+fn of_two_runs_that_start_at_once_one_goes_on() {
+    let (place, _, _) = place();
+    let path = |name: &str| place.path().join(name).to_str().unwrap().to_string();
+    // So much text that opening it takes a while.
+    let (data, recipe) = (path("data"), path("own.toml"));
+    out(&["data", "--toy", "20000", "--out", &data, "--tokenizer", "bytes", "--split", "100,0,0"]);
+    let own = RECIPE.replace("toy = 60\ntokenizer = \"bytes\"", &format!("sources = [{{ path = {data:?} }}]"));
+    fs::write(&recipe, own).unwrap();
+    for run in 0..4 {
+        let dir = path(&format!("run-{run}"));
+        let settings = ["--set", "train.steps=2", "--set", "train.validate_every=0"];
+        let arguments = [&["train", &recipe, "--out", &dir][..], &settings].concat();
+        let start = || super::bd3(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let ended = [start(), start()].map(|child| child.wait_with_output().unwrap());
+        let mut codes = ended.each_ref().map(|output| output.status.code());
+        codes.sort_unstable();
+        assert_eq!(codes, [Some(0), Some(2)], "{ended:?}");
+        assert_eq!(losses(&dir).len(), 2);
+        out(&[&arguments[..], &["--resume"]].concat());
+    }
+}
+
 /// One row and one block: now and then nothing is masked.
 #[test]
 fn a_batch_in_which_nothing_is_masked_is_no_failure() {
