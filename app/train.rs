@@ -58,11 +58,9 @@ enum DeviceName {
 /// Runs the command.
 pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let recipe = Recipe::open(&args.recipe, &args.settings)?;
+    let used = || Error::file(&args.out, "a new or empty folder, or `--resume` to go on with the run in it", "a run");
     if !args.resume {
-        check_out(&args.out).map_err(|refusal| {
-            let expected = "a new or empty folder, or `--resume` to go on with the run in it";
-            if place::holds_a_run(&args.out) { Error::file(&args.out, expected, "a run") } else { refusal }
-        })?;
+        check_out(&args.out).map_err(|refusal| if place::holds_a_run(&args.out) { used() } else { refusal })?;
     }
     let device = match args.device {
         DeviceName::Cpu => Device::flex(),
@@ -74,19 +72,14 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let model = args.init.as_deref().map(|path| model::open(Some(path))).transpose()?;
     let init = args.init.as_deref().zip(model.as_ref());
     let init = init.map(|(path, model)| Init { path, checkpoint: &model.checkpoint, tokenizer: &model.tokenizer });
-    let fresh = check_out(&args.out).is_ok();
-    let opened = Plan::open(&args.recipe, recipe, &args.out).and_then(|plan| {
-        let (parameters, vocab, length) = (plan.arch.parameters(), plan.arch.vocab, plan.arch.length);
-        let run = Run::open(plan, &args.out, &device, init)?;
-        note!("{parameters} parameters, {vocab} tokens in the vocabulary, rows of {length}");
-        Ok(run)
-    });
-    let mut run = opened.inspect_err(|_| {
-        // A refused run has written nothing: what it made in a folder of its own goes with it.
-        if fresh {
-            let _ = std::fs::remove_dir_all(&args.out);
-        }
-    })?;
+    let (plan, hold) = Plan::open(&args.recipe, recipe, &args.out)?;
+    if !args.resume && !hold.is_fresh() {
+        // Another run has come and gone since the folder was looked at.
+        return Err(used().into());
+    }
+    let (parameters, vocab, length) = (plan.arch.parameters(), plan.arch.vocab, plan.arch.length);
+    let mut run = Run::open(plan, hold, &device, init)?;
+    note!("{parameters} parameters, {vocab} tokens in the vocabulary, rows of {length}");
     if run.step() >= steps {
         note!("already at step {} of {steps}", run.step());
     }

@@ -121,7 +121,7 @@ pub struct Blocks {
     /// Redraw blocks whose masked share falls outside the clip interval.
     #[serde(default)]
     pub resample: bool,
-    /// Widths of the intervals that the clip search tries, e.g. [0.5, 0.6, 0.7, 0.8, 0.9]; empty: no search.
+    /// Widths of the intervals that the clip search tries at every `validate_every`, e.g. [0.5, 0.6, 0.7, 0.8, 0.9]; empty: no search.
     #[serde(default)]
     pub search: Vec<f64>,
 }
@@ -139,7 +139,7 @@ pub struct Size {
     pub clip: Option<[f64; 2]>,
 }
 
-/// Corrupted visible tokens, with a loss on every visible token of those rows, so that the model can judge what is written.
+/// Corrupted visible tokens, with a loss on every visible token of those rows, so that the model can judge what is written: all three, or none.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Corrupt {
@@ -197,7 +197,7 @@ pub struct Train {
     /// Steps between checkpoints.
     #[serde(default = "checkpoint_every")]
     pub checkpoint_every: u64,
-    /// Steps between validations (and clip searches); 0: none but the last, and not that one where a text has no valid split.
+    /// Steps between validations (and clip searches); 0: none but the last, and not that one where a text has no valid split, or no row in it.
     #[serde(default)]
     pub validate_every: u64,
     /// Rows in a validation, per block size.

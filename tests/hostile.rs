@@ -177,9 +177,10 @@ fn a_damaged_tensor_file_is_one_sentence() {
 fn saved_state() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let model = init::fresh(&arch(), &Device::flex(), &Rng::new(1)).unwrap();
-    let cursor = Cursor { row: 3, sources: vec![Place { rows: 9, weight: 1.0, epoch: 0, taken: 3 }] };
+    let cursor = Cursor { row: 3, sources: vec![Place { rows: 9, digest: None, weight: 1.0, epoch: 0, taken: 3 }] };
     let recipe = String::new();
-    let progress = Progress { step: 2, tokens: 48, cursor, clips: vec![(4, 0.45, 0.95), (8, 1e-3, 1.0)], recipe };
+    let clips = vec![(4, 0.45, 0.95), (8, 1e-3, 1.0)];
+    let progress = Progress { step: 2, tokens: 48, cursor, clips, unmeasured: false, recipe };
     state::save(dir.path(), &model, &Optimizer::new(&model), &progress).unwrap();
     let path = state::path(dir.path());
     (dir, path)

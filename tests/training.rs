@@ -1,7 +1,8 @@
 //! Training as a whole: a run that is killed and resumed equals one that was not; likelihood does not depend on how it is cut
 //! into batches, and never falls below the entropy of a source whose entropy is known.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +17,10 @@ use bd3::recipe::Recipe;
 use bd3::rng::Rng;
 use bd3::tokenizer::Special;
 use bd3::train::batch::noised;
-use bd3::train::init;
+use bd3::train::log::{StepRow, ValidationRow};
 use bd3::train::optim::{Momentum, Optimizer, Update, gradients};
 use bd3::train::plan::Plan;
+use bd3::train::{Ending, Observer, Run, init, state};
 use burn::tensor::{Device, Tensor};
 use serde_json::Value;
 
@@ -128,9 +130,9 @@ fn a_run_comes_near_the_entropy_of_the_source_at_every_block_size() {
         let letters = chain.row(14, &mut rng).into_iter().map(|state| char::from(b'a' + state as u8));
         format!("{{\"text\":\"{}\"}}\n", letters.collect::<String>())
     };
-    std::fs::write(path("train.jsonl"), (0..8000).map(|_| line()).collect::<String>()).unwrap();
-    std::fs::write(path("test.jsonl"), (0..400).map(|_| line()).collect::<String>()).unwrap();
-    std::fs::write(
+    fs::write(path("train.jsonl"), (0..8000).map(|_| line()).collect::<String>()).unwrap();
+    fs::write(path("test.jsonl"), (0..400).map(|_| line()).collect::<String>()).unwrap();
+    fs::write(
         path("recipe.toml"),
         "data = { sources = [{ path = 'data' }], wrap = 'documents' }\n\
          model = { hidden = 32, layers = 2, heads = 2, cond = 8, length = 16, dropout = 0.0 }\n\
@@ -187,7 +189,7 @@ fn the_official_switch_holds_its_quirks_together() {
              blocks = {{ sizes = [{{ size = 4, clip = {clip} }}] }}\ntrain = {{ steps = 1, batch = 8 }}"
         );
         let recipe = Recipe::parse(Path::new("r"), &text, &[]).unwrap();
-        Plan::open(Path::new("r"), recipe, dir.path()).unwrap()
+        Plan::open(Path::new("r"), recipe, dir.path()).unwrap().0
     };
     let micro = |plan: &mut Plan| {
         let batch = plan.reader.next_batch(8);
@@ -216,7 +218,7 @@ fn bd3(dir: &Path, steps: u64) -> Command {
 
 /// (step, loss as written) of every step of a log.
 fn losses(dir: &Path) -> Vec<(u64, String)> {
-    let text = std::fs::read_to_string(dir.join("log.jsonl")).unwrap();
+    let text = fs::read_to_string(dir.join("log.jsonl")).unwrap();
     let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
     rows.filter(|row| row["loss"].is_number())
         .map(|row| (row["step"].as_u64().unwrap(), row["loss"].to_string()))
@@ -239,6 +241,74 @@ fn a_run_killed_at_twenty_moments_equals_an_uninterrupted_one() {
     let (expected, found) = (losses(whole.path()), losses(broken.path()));
     assert_eq!(expected.iter().map(|(step, _)| *step).collect::<Vec<_>>(), (1..=STEPS).collect::<Vec<_>>());
     assert_eq!(expected, found);
-    let model = |dir: &Path| std::fs::read(dir.join("model/model.safetensors")).unwrap();
+    let model = |dir: &Path| fs::read(dir.join("model/model.safetensors")).unwrap();
     assert_eq!(model(whole.path()), model(broken.path()));
+}
+
+/// Copies the folder of a run when something is measured for the first time: as a run leaves it that is killed there.
+struct Killed<'a> {
+    run: &'a Path,
+    copy: &'a Path,
+}
+
+impl Observer for Killed<'_> {
+    fn step(&mut self, _: &StepRow) {}
+
+    fn validation(&mut self, _: &ValidationRow) {
+        if !self.copy.exists() {
+            copy(self.run, self.copy);
+        }
+    }
+
+    fn saved(&mut self, _: u64) {}
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// A state stands before clips are searched for and validated, and a run that goes on from it does both, once.
+#[test]
+fn a_run_that_is_killed_while_it_is_measured_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let [whole, killed] = ["whole", "killed"].map(|name| dir.path().join(name));
+    let run = |dir: &PathBuf| {
+        let text = "data = { toy = 60, tokenizer = 'bytes' }
+            model = { hidden = 16, layers = 1, heads = 2, cond = 8, length = 32 }
+            blocks = { sizes = [{ size = 4 }, { size = 32 }], search = [0.5, 0.7] }
+            train = { steps = 6, batch = 4, lr = 1e-2, ema = 0.5, checkpoint_every = 100, validate_every = 3, validate_rows = 4 }";
+        let recipe = Recipe::parse(Path::new("r"), text, &[]).unwrap();
+        let (plan, hold) = Plan::open(Path::new("r"), recipe, dir).unwrap();
+        let mut run = Run::open(plan, hold, &Device::flex(), None).unwrap();
+        let first = run.step();
+        assert_eq!(run.train(&mut Killed { run: dir, copy: &killed }).unwrap(), Ending::Finished);
+        first
+    };
+    assert_eq!(run(&whole), 0);
+    let progress = state::progress(&killed).unwrap();
+    assert_eq!((progress.step, progress.unmeasured), (3, true));
+    assert_eq!(run(&killed), 3);
+    assert_eq!(losses(&killed), losses(&whole));
+    let measured = |dir: &Path| {
+        let text = fs::read_to_string(dir.join("log.jsonl")).unwrap();
+        text.lines()
+            .filter(|line| line.contains("\"nats\"") || line.contains("\"clip\""))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert_eq!(measured(&killed), measured(&whole));
+    assert_eq!(measured(&whole).lines().count(), 8, "two sizes, searched and validated twice");
+    let end = state::progress(&whole).unwrap();
+    assert!(end.clips != progress.clips && !end.unmeasured, "the search changes what the next steps draw");
+    for file in ["model/model.safetensors", "model/config.json", "state/state.safetensors"] {
+        assert!(fs::read(killed.join(file)).unwrap() == fs::read(whole.join(file)).unwrap(), "{file}");
+    }
 }

@@ -13,6 +13,7 @@ use bd3::recipe::Recipe;
 use bd3::rng::Rng;
 use bd3::tokenizer::{Special, Tokenizer};
 use bd3::train::log::{StepRow, ValidationRow};
+use bd3::train::place::Hold;
 use bd3::train::plan::{Plan, SizePlan};
 use bd3::train::{Observer, Run};
 use bd3::{Error, Result};
@@ -65,7 +66,8 @@ pub fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let tokens_per_step = (plan.recipe.train.batch * LENGTH) as f64;
     let precision = plan.recipe.train.precision;
     let mut clock = Clock { steps: args.steps, precision, rates: Vec::new(), peaks: Vec::new() };
-    Run::open(plan, &place.0, &Device::flex(), None)?.train(&mut clock)?;
+    let hold = Hold::take(&place.0, &plan.recipe)?;
+    Run::open(plan, hold, &Device::flex(), None)?.train(&mut clock)?;
     let (rate, peak) = (median(&mut clock.rates), median(&mut clock.peaks));
     let bound = tokens_per_step * peak / useful;
     let share = rate / bound;

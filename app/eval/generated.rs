@@ -137,7 +137,7 @@ pub fn run(args: &EvalArgs, judge: &Path) -> anyhow::Result<()> {
         let judged = reader.read(&model, "", pieces.iter().map(|ids| &ids[..]))?;
         rows.push(Row { text: "held out", block: None, figures: Figures::of_text(judged, &pieces)? });
     }
-    let engine = model.checkpoint.engine(writers[0].engine())?;
+    let engine = model.checkpoint.engine(shared(args.engine(), writers[0].engine()))?;
     for job in &jobs {
         let bar = super::bar(&format!("block {}", job.options.block), "samples", count)?;
         let samples = generate::side_by_side(job, &engine, count, |done| bar.set_position(done))?;
@@ -173,6 +173,12 @@ fn writers(args: &EvalArgs) -> Result<Vec<SampleArgs>> {
     Ok(args.block.iter().map(at).collect())
 }
 
+/// How the writer runs: as the judge does, but for what its own flags say.
+fn shared(judge: Options, writer: Options) -> Options {
+    let threads = if writer.threads == 0 { judge.threads } else { writer.threads };
+    Options { exact: judge.exact || writer.exact, threads, ..writer }
+}
+
 fn object(row: &Row) -> Value {
     let mut object = json!({"text": row.text, "block": row.block});
     if let (Value::Object(object), Value::Object(figures)) = (&mut object, row.figures.json()) {
@@ -197,4 +203,23 @@ fn line(row: &Row) -> String {
         told(quality.repetition, 3),
         or_none(row.figures.tokens_per_pass().map(|rate| format!("{rate:.2}"))),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{Cli, Command, parse};
+
+    #[test]
+    fn flags_of_the_engine_are_the_writers_too() {
+        let engine = |flags: &[&str]| {
+            let words = [&["bd3", "eval", "tiny", "--judge", "tiny"], flags].concat();
+            let Some(Command::Eval(args)) = parse::<Cli>(words).unwrap().command else { panic!("bd3 eval") };
+            let options = shared(args.engine(), writers(&args).unwrap()[0].engine());
+            (options.exact, options.threads)
+        };
+        assert_eq!(engine(&["--exact", "--threads", "2", "--", "-n", "8"]), (true, 2));
+        assert_eq!(engine(&["--threads", "2", "--", "--exact", "--threads", "3"]), (true, 3));
+        assert_eq!(engine(&[]), (false, 0));
+    }
 }

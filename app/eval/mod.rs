@@ -33,7 +33,7 @@ pub struct EvalArgs {
     data: Vec<PathBuf>,
 
     /// Which split of a data folder; default: test
-    #[arg(long, value_enum, help_heading = "Text")]
+    #[arg(long, value_enum, requires = "data", help_heading = "Text")]
     split: Option<SplitName>,
     /// How documents become rows: stream, documents, starts, official, official-special
     #[arg(long, value_name = "NAME", default_value = "stream", help_heading = "Text")]

@@ -260,6 +260,11 @@ impl Folder {
         Ok(Self { path, tokenizer })
     }
 
+    /// Where it lies.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The tokenizer of its shards.
     pub fn tokenizer(&self) -> &Arc<Tokenizer> {
         &self.tokenizer

@@ -40,6 +40,9 @@ pub struct Cursor {
 pub struct Place {
     /// Number of rows, to notice that the data changed.
     pub rows: usize,
+    /// The text's [`Shard::digest`](super::Shard::digest), for the same; unknown where a state was written without.
+    #[serde(default)]
+    pub digest: Option<String>,
     /// The weight in force.
     pub weight: f64,
     /// The epoch, from 0.
@@ -89,7 +92,8 @@ impl Reader {
                 let found = format!("{rows} full rows in {} ids", source.packing.shard().len());
                 return Err(Error::key(path, "rows", format!("1 to {} rows of {length}", u32::MAX), found));
             }
-            reader.cursor.sources.push(Place { rows, weight: 0.0, epoch: 0, taken: 0 });
+            let digest = Some(source.packing.shard().digest());
+            reader.cursor.sources.push(Place { rows, digest, weight: 0.0, epoch: 0, taken: 0 });
             reader.packings.push(source.packing);
         }
         reader.set_weights(&weights)?;
@@ -144,10 +148,17 @@ impl Reader {
                 let expected = format!("{} rows, as when the run was stopped", then.rows);
                 return Err(Error::key(packing.shard().path(), "rows", expected, now.rows.to_string()));
             }
+            if then.digest.is_some() && then.digest != now.digest {
+                let expected = "the text that the run was started with";
+                return Err(Error::file(packing.shard().path(), expected, "another one of as many rows"));
+            }
         }
         let weights: Vec<f64> = cursor.sources.iter().map(|place| place.weight).collect();
         self.set_weights(&weights)?;
-        self.cursor = cursor.clone();
+        let known = std::mem::replace(&mut self.cursor, cursor.clone());
+        for (place, known) in self.cursor.sources.iter_mut().zip(known.sources) {
+            place.digest = known.digest;
+        }
         self.orders = (0..self.packings.len()).map(|s| self.order(s, self.cursor.sources[s].epoch)).collect();
         Ok(())
     }

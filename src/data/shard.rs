@@ -11,6 +11,7 @@
 //!
 //! Documents are never empty, so starts rise strictly, from 0.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::ops::Range;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::format::map_file;
 use crate::{Error, Result};
@@ -29,6 +31,8 @@ compile_error!("token shards are mapped as little-endian numbers");
 const FORMAT: &str = "bd3-ids";
 const VERSION: u32 = 1;
 const HEADER_BYTES: usize = 512;
+/// Bytes that are hashed at a time, side by side.
+const PART: usize = 1 << 24;
 
 /// What the first line of a shard says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -278,6 +282,19 @@ impl Shard {
             2 => into.extend(bytes.chunks_exact(2).map(|b| u32::from(u16::from_le_bytes([b[0], b[1]])))),
             _ => into.extend(bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))),
         }
+    }
+
+    /// Tells this text, as this tokenizer cuts it, from every other one: SHA-256 of the hashes of its file's parts (one read of the file).
+    pub fn digest(&self) -> String {
+        let whole: Cow<[u8]> = match &self.store {
+            Store::Map(map) => Cow::Borrowed(map),
+            Store::Memory { ids, table } => {
+                let table = table.iter().flat_map(|&(start, bytes)| [start, bytes]);
+                Cow::Owned(ids.iter().map(|&id| u64::from(id)).chain(table).flat_map(u64::to_le_bytes).collect())
+            }
+        };
+        let parts: Vec<_> = whole.par_chunks(PART).map(Sha256::digest).collect();
+        Sha256::digest(parts.concat()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Start and bytes of a document.

@@ -24,40 +24,52 @@ pub struct Found {
     pub unclipped: f64,
 }
 
-/// Tries every candidate on the same rows with the averaged weights.
+/// The rows that a search at this block size reads: the first `most` full ones, since what fills a short one is no text.
 ///
 /// # Errors
-/// A width as [`candidates`] refuses it, a text whose first row is not full, no row asked for, masks that [`batch::bound`] can't
-/// draw, a variance that is not a number, or a model that fails.
-pub fn search(plan: &Plan, model: &Dit, text: &Packing, rows: usize, size: &SizePlan, rng: &Rng) -> Result<Found> {
+/// Fewer than two blocks in them.
+pub fn rows(text: &Packing, most: usize, size: usize) -> Result<Vec<usize>> {
+    let length = text.length();
+    let rows: Vec<usize> = (0..text.rows()).filter(|&row| text.valid(row) == length).take(most).collect();
+    let blocks = rows.len() * (length / size);
+    if blocks < 2 {
+        let path = text.shard().path().display();
+        let expected = format!(
+            "at least 2 blocks of {size} to compare, from train.validate_rows ({most}) rows of {path} that have all of their {length} tokens"
+        );
+        return Err(Error::value("blocks.search", expected, format!("{blocks}, in {} such rows", rows.len())));
+    }
+    Ok(rows)
+}
+
+/// Tries every candidate on the same rows of the first source with the averaged weights.
+///
+/// # Errors
+/// A width as [`candidates`] refuses it, a text as [`rows`] does, masks that [`batch::bound`] can't draw, a variance that is not a
+/// number, or a model that fails.
+pub fn search(plan: &Plan, model: &Dit, size: &SizePlan, rng: &Rng) -> Result<Found> {
     let grid = if plan.recipe.official { Grid::Official } else { Grid::Exact };
     let clips = candidates(size.size, &plan.recipe.blocks.search, grid)?;
     let admitted: Vec<Clip> = clips
         .into_iter()
         .filter(|c| !plan.recipe.blocks.resample || plan.schedule.clip_of_probs(*c).admits(size.size))
         .collect();
-    // Full rows only: what fills a short one is no text.
-    let full = (0..text.rows()).take_while(|&row| text.valid(row) == text.length()).count();
-    let rows = rows.min(full);
-    let blocks = rows * (text.length() / size.size);
-    if blocks < 2 {
-        let (length, size) = (text.length(), size.size);
-        let found = format!("{blocks}, in {rows} rows that have all of their {length} tokens");
-        let expected = format!("at least 2 blocks of {size} to compare, from train.validate_rows full rows");
-        return Err(Error::value("clip search on the validation text", expected, found));
-    }
+    let text = &plan.valid[0];
+    let rows = rows(text, plan.recipe.train.validate_rows, size.size)?;
     let mut scores = Vec::with_capacity(admitted.len());
-    let per = plan.recipe.train.batch.max(2).min(rows.max(2));
+    let per = plan.recipe.train.batch.max(2).min(rows.len().max(2));
     for clip in &admitted {
         let trial = SizePlan { clip: *clip, ..*size };
         let mut batches = Vec::new();
-        for start in (0..rows).step_by(per) {
-            let batch = text.batch(start..(start + per).min(rows));
+        for (index, rows) in rows.chunks(per).enumerate() {
+            let mut batch = Batch::new(text.length());
+            rows.iter().for_each(|&row| text.push(row, &mut batch));
             // The variance of one row's one block is not defined.
             if batch.rows * (batch.length / size.size) < 2 {
                 break;
             }
-            batches.push(per_block(plan, model, &batch, &trial, &rng.split_at("clips", start as u64))?);
+            let rng = rng.split_at("clips", (index * per) as u64);
+            batches.push(per_block(plan, model, &batch, &trial, &rng)?);
         }
         scores.push(variance_score(&batches)? / batches.len().max(1) as f64);
     }
@@ -78,4 +90,32 @@ fn per_block(plan: &Plan, model: &Dit, batch: &Batch, size: &SizePlan, rng: &Rng
     let (_, nll) = loss::cross_entropy(model, stream, &terms, 1.0)?;
     let per_position = terms.per_position(&nll, positions);
     Ok(per_position.chunks(size.size).map(|b| b.iter().sum::<f64>() / size.size as f64).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::data::{Shard, Wrap};
+    use crate::tokenizer::Special;
+
+    #[test]
+    fn a_search_reads_full_rows_wherever_they_are() {
+        let special = Special { bos: Some(8), eos: Some(9), mask: 10, pad: None };
+        let text = |lengths: &[usize]| {
+            let documents = lengths.iter().map(|&length| (vec![1; length], 1));
+            let shard = Arc::new(Shard::in_memory("text", 11, documents).unwrap());
+            Packing::new(shard, Wrap::Documents, 8, special).unwrap()
+        };
+        // Rows: short, full, full, short, full (7 ids and an eos leave one of 8 for a row of its own), short.
+        let found = text(&[3, 15, 7]);
+        assert_eq!(rows(&found, 64, 4).unwrap(), [1, 2, 4]);
+        assert_eq!(rows(&found, 2, 4).unwrap(), [1, 2]);
+        let message = rows(&found, 1, 8).unwrap_err().to_string();
+        for part in ["blocks.search", "at least 2 blocks of 8", "validate_rows (1)", "found 1, in 1 such rows"] {
+            assert!(message.contains(part), "{message}");
+        }
+        assert!(rows(&text(&[3, 4]), 64, 4).unwrap_err().to_string().contains("found 0, in 0 such rows"));
+    }
 }

@@ -56,13 +56,14 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log of a run that has done `step` steps: what stands there beyond them is cut off, and the resumption noted.
+    /// Opens the log of a run that has done `step` steps and was measured after `measured` of them: what stands there beyond them is cut
+    /// off, and the resumption noted.
     ///
     /// # Errors
     /// A log that can't be read or written.
-    pub fn open(path: &Path, step: u64) -> Result<Self> {
+    pub fn open(path: &Path, step: u64, measured: u64) -> Result<Self> {
         if step > 0 && path.exists() {
-            cut_back(path, step)?;
+            cut_back(path, step, measured)?;
         }
         let file = OpenOptions::new().create(true).append(step > 0).write(true).truncate(step == 0).open(path);
         let mut log = Self { path: path.into(), file: file.map_err(|e| Error::io(path, e))? };
@@ -106,15 +107,16 @@ impl Log {
     }
 }
 
-fn cut_back(path: &Path, step: u64) -> Result<()> {
+fn cut_back(path: &Path, step: u64, measured: u64) -> Result<()> {
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let mut kept = Vec::new();
     for line in BufReader::new(file).split(b'\n') {
         let line = line.map_err(|e| Error::io(path, e))?;
         // A line that a crash cut short is not JSON, and is beyond the last checkpoint anyway.
         let Ok(row) = serde_json::from_slice::<Value>(&line) else { continue };
+        let of_training = row.get("loss").or_else(|| row.get("resumed")).is_some();
         let at = row["step"].as_u64().or_else(|| row["resumed"].as_u64());
-        if at.is_some_and(|at| at <= step) {
+        if at.is_some_and(|at| at <= if of_training { step } else { measured }) {
             kept.push(line);
         }
     }

@@ -2,6 +2,7 @@
 //! was stopped and resumed has the same losses, bit for bit, as one that was not.
 
 pub mod batch;
+mod checks;
 pub mod clips;
 pub mod init;
 pub mod log;
@@ -10,8 +11,7 @@ pub mod place;
 pub mod plan;
 pub mod state;
 
-use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor};
@@ -31,6 +31,7 @@ use crate::tokenizer::Tokenizer;
 use batch::Micro;
 use log::{Log, StepRow, ValidationRow};
 use optim::{Momentum, Optimizer, Update, gradients};
+use place::Hold;
 use plan::{Plan, SizePlan};
 use state::Progress;
 
@@ -74,36 +75,35 @@ pub struct Init<'a> {
 /// A run at work.
 pub struct Run {
     plan: Plan,
-    dir: PathBuf,
+    hold: Hold,
     rng: Rng,
     sizes: Vec<SizePlan>,
     model: Dit,
     optimizer: Optimizer,
     step: u64,
     tokens: u64,
+    /// The clip search and the validation of this step are still to come.
+    unmeasured: bool,
     log: Log,
-    /// Held while the run is open, so that no other process writes into its folder.
-    _lock: File,
 }
 
 impl Run {
-    /// Starts a run in `dir`, or resumes the one whose state is there. `init` gives the weights of a fresh run.
+    /// Starts a run in the folder that is held, or resumes the one whose state is there. `init` gives the weights of a fresh run.
     ///
     /// # Errors
-    /// A `dir` that [`place::check`] refuses, another run at work in it, or weights of `init` that are of another shape, objective or
-    /// tokenizer.
-    pub fn open(mut plan: Plan, dir: &Path, device: &Device, init: Option<Init>) -> Result<Self> {
+    /// A state that can't be read, or was made from other data; weights of `init` that are of another shape, objective or tokenizer; a
+    /// precision that the device does not have; a folder that can't be written.
+    pub fn open(mut plan: Plan, mut hold: Hold, device: &Device, init: Option<Init>) -> Result<Self> {
         let rng = Rng::new(plan.recipe.seed);
         let device = device.clone().autodiff();
-        place::check(dir, &plan.recipe)?;
-        let lock = lock(dir)?;
+        let dir = hold.dir();
         let mut sizes = plan.sizes.clone();
         let resumed = state::path(dir).exists();
         if let (true, Some(init)) = (resumed, init) {
             let expected = "no weights to start from, since the run has its own";
             return Err(Error::value("--init", expected, init.path.display().to_string()));
         }
-        let (model, optimizer, step, tokens) = if resumed {
+        let (mut model, optimizer, step, tokens, unmeasured) = if resumed {
             let (model, optimizer, progress) = state::load(dir, &plan.arch, &device)?;
             plan.reader.seek(&progress.cursor)?;
             for size in &mut sizes {
@@ -111,7 +111,7 @@ impl Run {
                     size.clip = Clip::new(*beta, *omega)?;
                 }
             }
-            (model, optimizer, progress.step, progress.tokens)
+            (model, optimizer, progress.step, progress.tokens, progress.unmeasured)
         } else {
             let mut model = match init {
                 None => init::fresh(&plan.arch, &device, &rng)?,
@@ -119,12 +119,12 @@ impl Run {
             };
             model.require_grad();
             let optimizer = Optimizer::new(&model);
-            (model, optimizer, 0, 0)
+            (model, optimizer, 0, 0, false)
         };
-        let mut model = model;
         model.form = form(model.form, plan.recipe.train.precision)?;
-        let log = Log::open(&dir.join("log.jsonl"), step)?;
-        let run = Self { plan, dir: dir.into(), rng, sizes, model, optimizer, step, tokens, log, _lock: lock };
+        let log = Log::open(&dir.join("log.jsonl"), step, step.saturating_sub(u64::from(unmeasured)))?;
+        hold.keep();
+        let run = Self { plan, hold, rng, sizes, model, optimizer, step, tokens, unmeasured, log };
         if resumed {
             // A crash may have come between the state and its model.
             run.save_model()?;
@@ -144,22 +144,24 @@ impl Run {
     /// [`likelihood::measure`] refuses; a file that can't be written; a device that fails.
     pub fn train(&mut self, observer: &mut dyn Observer) -> Result<Ending> {
         let train = self.plan.recipe.train.clone();
+        if self.unmeasured {
+            self.measure(observer)?;
+            self.save(observer)?;
+        }
         while self.step < train.steps {
             let row = self.one_step()?;
             self.log.step(&row)?;
             observer.step(&row);
             let last = self.step == train.steps;
-            let due = train.validate_every > 0 && self.step.is_multiple_of(train.validate_every);
-            if due {
-                self.search_clips()?;
-            }
-            if due || last {
-                self.validate(observer)?;
+            if (self.due() || last) && !self.plan.valid.is_empty() {
+                // Measuring takes a while and may fail: what was trained is safe before.
+                self.unmeasured = true;
+                self.save(observer)?;
+                self.measure(observer)?;
             }
             let stop = observer.stop();
             if last || stop || self.step.is_multiple_of(train.checkpoint_every) {
-                self.save()?;
-                observer.saved(self.step);
+                self.save(observer)?;
             }
             if stop && !last {
                 return Ok(Ending::Stopped(self.step));
@@ -243,6 +245,22 @@ impl Run {
         self.plan.reader.set_weights(&weights)
     }
 
+    /// True where the recipe asks for a clip search and a validation after this step.
+    fn due(&self) -> bool {
+        let every = self.plan.recipe.train.validate_every;
+        every > 0 && self.step.is_multiple_of(every)
+    }
+
+    /// The clip search, where one is due, and the validation of this step.
+    fn measure(&mut self, observer: &mut dyn Observer) -> Result<()> {
+        if self.due() {
+            self.search_clips()?;
+        }
+        self.validate(observer)?;
+        self.unmeasured = false;
+        Ok(())
+    }
+
     /// Measures every block size on every source; a request to stop leaves the rest out.
     fn validate(&mut self, observer: &mut dyn Observer) -> Result<()> {
         let model = self.averaged();
@@ -270,13 +288,12 @@ impl Run {
             return Ok(());
         }
         let model = self.averaged();
-        let rows = self.plan.recipe.train.validate_rows.min(self.plan.valid[0].rows());
         for index in 0..self.sizes.len() {
             if self.sizes[index].size == 1 {
                 continue;
             }
             let rng = self.rng.split_at("search", self.step);
-            let found = clips::search(&self.plan, &model, &self.plan.valid[0], rows, &self.sizes[index], &rng)?;
+            let found = clips::search(&self.plan, &model, &self.sizes[index], &rng)?;
             self.sizes[index].clip = found.clip;
             self.log.clip(self.step, &found)?;
         }
@@ -296,21 +313,24 @@ impl Run {
         model
     }
 
-    fn save(&self) -> Result<()> {
+    fn save(&self, observer: &mut dyn Observer) -> Result<()> {
         let clips = self.sizes.iter().map(|s| (s.size, s.clip.beta(), s.clip.omega())).collect();
         let (cursor, recipe) = (self.plan.reader.cursor().clone(), self.plan.recipe.to_toml()?);
-        let progress = Progress { step: self.step, tokens: self.tokens, cursor, clips, recipe };
+        let Self { step, tokens, unmeasured, .. } = *self;
+        let progress = Progress { step, tokens, cursor, clips, unmeasured, recipe };
         for (_, data) in self.model.parameters()? {
             if let Some(bad) = data.iter().find(|x| !x.is_finite()) {
                 return Err(Error::Diverged { step: self.step, what: "value of a parameter", value: f64::from(*bad) });
             }
         }
-        state::save(&self.dir, &self.model, &self.optimizer, &progress)?;
-        self.save_model()
+        state::save(self.hold.dir(), &self.model, &self.optimizer, &progress)?;
+        self.save_model()?;
+        observer.saved(step);
+        Ok(())
     }
 
     fn save_model(&self) -> Result<()> {
-        let model = self.dir.join("model");
+        let model = self.hold.dir().join("model");
         checkpoint::save_network(&model, &self.averaged(), Type::F32)?;
         self.plan.tokenizer.save(&model)
     }
@@ -350,18 +370,6 @@ fn form(best: Form, precision: Precision) -> Result<Form> {
             "f32 on this device, as `--set train.precision=f32` asks for (bf16 is for the CPU)",
             "bf16",
         )),
-    }
-}
-
-/// Takes the lock of a run's folder, which is made if need be.
-fn lock(dir: &Path) -> Result<File> {
-    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
-    let path = dir.join("lock");
-    let file = File::create(&path).map_err(|e| Error::io(&path, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(Error::file(dir, "a folder that no run is at work in", "a run at work")),
-        Err(TryLockError::Error(e)) => Err(Error::io(&path, e)),
     }
 }
 

@@ -10,17 +10,13 @@ use crate::block::Layout;
 use crate::data::build::{build, train_tokenizer};
 use crate::data::{self, Folder, Packing, Reader, Shares, Split, Tail, Wrap, toy};
 use crate::error::{Error, Result};
-use crate::noise::{Clip, Grid, Schedule, candidates};
-use crate::recipe::{self, Optimizer, Recipe};
+use crate::noise::{Clip, Schedule};
+use crate::recipe::{self, Recipe};
 use crate::rng::Rng;
 use crate::tokenizer::Tokenizer;
 
-use super::place;
-
-/// Tokens of a micro-batch, at most: eight times those of a whole step of the paper's.
-const MOST_TOKENS: usize = 1 << 22;
-/// Toy stories, at most.
-const MOST_STORIES: usize = 100_000_000;
+use super::place::Hold;
+use super::{checks, clips};
 
 /// One block size of a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -56,23 +52,23 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Checks a recipe and the folder of its run, and opens its data. Toy stories are written into `dir` unless they are there.
+    /// Checks a recipe, takes the folder of its run, and opens its data. Toy stories are written into `dir` unless they are there.
     ///
     /// # Errors
-    /// A value that is out of range, or does not go with the others or the data; a `dir` that [`place::check`] refuses; data
-    /// that can't be read or made.
-    pub fn open(name: &Path, recipe: Recipe, dir: &Path) -> Result<Self> {
+    /// A value that is out of range, or does not go with the others or the data; a `dir` as [`Hold::take`] refuses it; data that can't
+    /// be read or made. Then what was made in `dir` is taken away.
+    pub fn open(name: &Path, recipe: Recipe, dir: &Path) -> Result<(Self, Hold)> {
         let at = |key: &str, expected: &str, found: String| Error::key(name, key, expected, found);
-        check_numbers(&recipe, &at)?;
+        checks::numbers(&recipe, &at)?;
         let schedule = Schedule::from_str(&recipe.blocks.schedule).map_err(|_| {
             at("blocks.schedule", &Schedule::ALL.map(Schedule::name).join(", "), recipe.blocks.schedule.clone())
         })?;
         let sizes = sizes(&recipe, schedule, &at)?;
-        check_options(&recipe, &at)?;
+        checks::options(&recipe, &at)?;
         let wraps = wraps(&recipe, &at)?;
         // The shape is checked before any data is made; a vocabulary of bytes stands in for the one to come.
         arch(&recipe, &sizes, &Tokenizer::bytes(), name)?;
-        place::check(dir, &recipe)?;
+        let hold = Hold::take(dir, &recipe)?;
         let folders = folders(&recipe, name, dir)?;
         let tokenizer = folders[0].tokenizer().clone();
         for (folder, source) in folders.iter().zip(&recipe.data.sources).skip(1) {
@@ -88,26 +84,49 @@ impl Plan {
         };
         let weights = weights(&recipe);
         let mut sources = Vec::new();
-        let mut valid = Vec::new();
-        let all_have = folders.iter().all(|folder| folder.splits().contains(&Split::Valid));
-        let validated = all_have || recipe.train.validate_every > 0;
-        if let (true, Some(without)) = (validated, folders.iter().position(|f| !f.splits().contains(&Split::Valid))) {
-            let expected = format!("0, as {} has no split `valid`", recipe.data.sources[without].path.display());
-            return Err(at("train.validate_every", &expected, recipe.train.validate_every.to_string()));
+        for ((folder, weight), wrap) in folders.iter().zip(&weights).zip(&wraps) {
+            sources.push(data::Source { packing: packing(folder, Split::Train, *wrap)?, weight: weight[0] });
         }
-        for ((folder, weight), wrap) in folders.iter().zip(&weights).zip(wraps) {
-            sources.push(data::Source { packing: packing(folder, Split::Train, wrap)?, weight: weight[0] });
-            // What is measured holds every token once.
-            let wrap = if wrap == Wrap::Starts { Wrap::Stream } else { wrap };
-            if validated {
-                valid.push(packing(folder, Split::Valid, wrap)?);
+        let valid = valid(&recipe, &folders, &wraps, &packing, &at)?;
+        if let (false, Some(text)) = (recipe.blocks.search.is_empty(), valid.first()) {
+            for size in sizes.iter().filter(|size| size.size > 1) {
+                clips::rows(text, recipe.train.validate_rows, size.size).map_err(|error| named(name, error))?;
             }
         }
         let reader = Reader::new(sources, &Rng::new(recipe.seed), Tail::Drop)?;
         let special = tokenizer.special();
         let ordinary = (0..tokenizer.vocab_size() as u32).filter(|&id| !special.contains(id)).collect();
-        Ok(Self { recipe, arch, schedule, sizes, tokenizer, reader, weights, valid, ordinary })
+        Ok((Self { recipe, arch, schedule, sizes, tokenizer, reader, weights, valid, ordinary }, hold))
     }
+}
+
+/// What is validated on, by source. A recipe that asks for no validation has none where one of its texts has nothing for it.
+fn valid(
+    recipe: &Recipe,
+    folders: &[Folder],
+    wraps: &[Wrap],
+    packing: &impl Fn(&Folder, Split, Wrap) -> Result<Packing>,
+    at: &impl Fn(&str, &str, String) -> Error,
+) -> Result<Vec<Packing>> {
+    let mut valid = Vec::new();
+    for (folder, &wrap) in folders.iter().zip(wraps) {
+        // What is measured holds every token once.
+        let wrap = if wrap == Wrap::Starts { Wrap::Stream } else { wrap };
+        let there = folder.splits().contains(&Split::Valid);
+        let text = there.then(|| packing(folder, Split::Valid, wrap)).transpose()?;
+        let every = recipe.train.validate_every;
+        match text.filter(|text| text.rows() > 0) {
+            Some(text) => valid.push(text),
+            None if every == 0 => return Ok(Vec::new()),
+            None => {
+                let row = format!("row of {} tokens in its split", recipe.model.length);
+                let missing = if there { &row } else { "split" };
+                let expected = format!("0, as {} has no {missing} `valid`", folder.path().display());
+                return Err(at("train.validate_every", &expected, every.to_string()));
+            }
+        }
+    }
+    Ok(valid)
 }
 
 /// How each source's documents become rows; toy stories are one source.
@@ -122,118 +141,6 @@ fn wraps(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<V
     };
     let sources = &recipe.data.sources;
     if sources.is_empty() { Ok(vec![all]) } else { sources.iter().enumerate().map(of).collect() }
-}
-
-fn check_numbers(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<()> {
-    let Recipe { train, corrupt, .. } = recipe;
-    let counts = [("train.steps", train.steps), ("train.checkpoint_every", train.checkpoint_every)];
-    let sizes = [
-        ("train.batch", train.batch),
-        ("train.accumulate", train.accumulate),
-        ("train.validate_rows", train.validate_rows),
-        ("model.length", recipe.model.length.saturating_sub(1)),
-    ];
-    for (key, value) in counts.into_iter().chain(sizes.map(|(key, value)| (key, value as u64))) {
-        if value == 0 {
-            let expected = if key == "model.length" { "at least 2" } else { "at least 1" };
-            return Err(at(
-                key,
-                expected,
-                if key == "model.length" { recipe.model.length.to_string() } else { "0".into() },
-            ));
-        }
-    }
-    check_most(recipe, at)?;
-    let shares = [
-        ("corrupt.share", corrupt.share),
-        ("corrupt.rows", corrupt.rows),
-        ("train.decay", train.decay),
-        ("train.ema", train.ema),
-    ];
-    for (key, value) in shares {
-        if !(0.0..=1.0).contains(&value) {
-            return Err(at(key, "a number from 0 to 1", value.to_string()));
-        }
-    }
-    let positive = [("train.lr", train.lr), ("train.weight_decay", train.weight_decay), ("train.clip", train.clip)];
-    for (key, value) in positive.into_iter().chain([("corrupt.weight", corrupt.weight)]) {
-        if !(value >= 0.0 && value.is_finite()) {
-            return Err(at(key, "a number that is not negative", value.to_string()));
-        }
-    }
-    if let Some(lr) = train.matrix_lr {
-        if recipe.train.optimizer != Optimizer::Muon {
-            return Err(at("train.matrix_lr", "none without `optimizer = \"muon\"`", lr.to_string()));
-        }
-        if !(lr >= 0.0 && lr.is_finite() && train.lr > 0.0) {
-            return Err(at(
-                "train.matrix_lr",
-                "a number that is not negative, beside a positive train.lr",
-                lr.to_string(),
-            ));
-        }
-    }
-    if train.betas.iter().any(|b| !(0.0..1.0).contains(b)) {
-        return Err(at("train.betas", "two numbers from 0 to below 1", format!("{:?}", train.betas)));
-    }
-    Ok(())
-}
-
-/// Refuses what would only fill the memory or the disk.
-fn check_most(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<()> {
-    let Recipe { train, data, model, .. } = recipe;
-    for (key, value, most, of) in [
-        ("model.length", model.length, MOST_TOKENS, "tokens"),
-        ("train.batch", train.batch, MOST_TOKENS / model.length, "rows of this length (train.accumulate takes more)"),
-        ("train.accumulate", train.accumulate, MOST_TOKENS, "micro-batches"),
-        ("data.toy", data.toy.unwrap_or_default(), MOST_STORIES, "stories"),
-    ] {
-        if value > most {
-            return Err(at(key, &format!("at most {most} {of}"), value.to_string()));
-        }
-    }
-    Ok(())
-}
-
-/// What the objective, the schedule or `official` cannot have.
-fn check_options(recipe: &Recipe, at: &impl Fn(&str, &str, String) -> Error) -> Result<()> {
-    if recipe.official && recipe.blocks.sizes.len() != 1 {
-        return Err(at("official", "one block size, as in the official code", recipe.blocks.sizes.len().to_string()));
-    }
-    if recipe.model.objective == Objective::Score && recipe.blocks.schedule != "loglinear" {
-        return Err(at("blocks.schedule", "loglinear, for score entropy", recipe.blocks.schedule.clone()));
-    }
-    let blocks = &recipe.blocks;
-    if recipe.model.objective != Objective::Masked {
-        let noised = blocks.resample || !blocks.search.is_empty() || blocks.sizes.iter().any(|s| s.clip.is_some());
-        if noised || recipe.corrupt.rows > 0.0 {
-            let expected = "no clip, resample, search or corrupt for this objective";
-            return Err(at("model.objective", expected, "one of them".into()));
-        }
-    }
-    for size in &blocks.sizes {
-        candidates(size.size, &blocks.search, Grid::Exact)
-            .map_err(|e| at("blocks.search", "widths in (0.001, 1]", e.to_string()))?;
-    }
-    if !blocks.search.is_empty() && recipe.train.validate_rows < 2 {
-        return Err(at(
-            "train.validate_rows",
-            "at least 2, for the clip search",
-            recipe.train.validate_rows.to_string(),
-        ));
-    }
-    for source in &recipe.data.sources {
-        for weight in [source.weight, source.weight_end.unwrap_or(source.weight)] {
-            if !(weight >= 0.0 && weight.is_finite()) {
-                return Err(at("data.sources", "weights that are not negative", weight.to_string()));
-            }
-        }
-    }
-    let ends = recipe.data.sources.iter().map(|s| s.weight_end.unwrap_or(s.weight)).sum::<f64>();
-    if !recipe.data.sources.is_empty() && ends <= 0.0 {
-        return Err(at("data.sources", "a source whose weight is positive at the end", "none".into()));
-    }
-    Ok(())
 }
 
 fn sizes(recipe: &Recipe, schedule: Schedule, at: &impl Fn(&str, &str, String) -> Error) -> Result<Vec<SizePlan>> {

@@ -28,6 +28,9 @@ pub struct Progress {
     pub cursor: Cursor,
     /// Clip interval by block size, `[size, beta, omega]`.
     pub clips: Vec<(usize, f64, f64)>,
+    /// True where the clip search and the validation of this step are still to come: a resumed run begins with them.
+    #[serde(default)]
+    pub unmeasured: bool,
     /// The recipe, every default written out.
     pub recipe: String,
 }

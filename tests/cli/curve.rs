@@ -189,5 +189,6 @@ fn flags_that_mean_nothing_are_refused_and_nothing_is_written() {
     eval(&["--", "models/tiny"], &["flags of bd3 sample", "a model"]);
     eval(&["--", "--chat"], &["flags of bd3 sample", "--chat"]);
     eval(&["--", "-n", "0"], &["-n", "at least 1"]);
+    eval(&["--split", "valid"], &["DATA"]);
     eval(&[&text, "--", "-n", "1000000"], &["DATA", "1000000 tokens"]);
 }

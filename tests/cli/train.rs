@@ -65,7 +65,8 @@ fn a_run_leaves_a_log_a_picture_and_a_model() {
     }
     assert!(fs::read_to_string(Path::new(&dir).join("loss.svg")).unwrap().contains("</svg>"));
     refused(&["train", &recipe, "--out", &dir], &["run", "empty folder", "--resume"]);
-    let again = run(&["train", &recipe, "--out", &dir, "--resume", "--set", "train.steps=4"]);
+    let none = "corrupt={share=0.0,rows=0.0,weight=0.0}";
+    let again = run(&["train", &recipe, "--out", &dir, "--resume", "--set", "train.steps=4", "--set", none]);
     assert!(String::from_utf8_lossy(&again.stderr).contains("already at step 6 of 4"), "{again:?}");
     out(&["sample", &format!("{dir}/model"), "-n", "8"]);
 }
@@ -95,10 +96,16 @@ fn a_bad_recipe_is_refused_and_nothing_is_written() {
     set("model.heads=3", &["`model.heads`", "divisor of the width 16", "3"]);
     set("blocks.default=8", &["blocks.default", "8"]);
     set("blocks.search=[0.0]", &["blocks.search", "0"]);
+    let never = ["--set", "blocks.search=[0.5]", "--set", "train.validate_every=0"];
+    refused(&[&["train", &recipe, "--out", &dir][..], &never].concat(), &["`train.validate_every`", "blocks.search"]);
+    assert!(!Path::new(&dir).exists());
     set("blocks.schedule=linear", &["blocks.schedule", "loglinear", "linear"]);
     set("model.objective=score", &["blocks.sizes", "32"]);
     set("data.tokenizer=words", &["data.tokenizer", "words"]);
     set("train.matrix_lr=0.01", &["train.matrix_lr", "muon", "0.01"]);
+    set("corrupt={share=0.1}", &["`corrupt.rows`", "above 0", "found 0"]);
+    set("corrupt={share=0.1, rows=0.5}", &["`corrupt.weight`", "above 0", "found 0"]);
+    set("corrupt={rows=0.5, weight=0.1}", &["`corrupt.share`", "above 0", "found 0"]);
     set("train.optimizer=sgd", &["train.optimizer", "adamw", "sgd"]);
     set("data.wrap=rows", &["data.wrap", "starts", "rows"]);
     set("model.hidden=1000000", &["`model`", "2^34", "hidden"]);
@@ -176,6 +183,30 @@ fn two_runs_do_not_share_a_folder() {
     child.kill().unwrap();
     child.wait().unwrap();
     second.unwrap();
+}
+
+/// The one that is refused takes nothing away from the other.
+#[test]
+fn of_two_runs_that_start_at_once_one_goes_on() {
+    let (place, _, _) = place();
+    let path = |name: &str| place.path().join(name).to_str().unwrap().to_string();
+    // So much text that opening it takes a while.
+    let (data, recipe) = (path("data"), path("own.toml"));
+    out(&["data", "--toy", "20000", "--out", &data, "--tokenizer", "bytes", "--split", "100,0,0"]);
+    let own = RECIPE.replace("toy = 60\ntokenizer = \"bytes\"", &format!("sources = [{{ path = {data:?} }}]"));
+    fs::write(&recipe, own).unwrap();
+    for run in 0..4 {
+        let dir = path(&format!("run-{run}"));
+        let settings = ["--set", "train.steps=2", "--set", "train.validate_every=0"];
+        let arguments = [&["train", &recipe, "--out", &dir][..], &settings].concat();
+        let start = || super::bd3(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let ended = [start(), start()].map(|child| child.wait_with_output().unwrap());
+        let mut codes = ended.each_ref().map(|output| output.status.code());
+        codes.sort_unstable();
+        assert_eq!(codes, [Some(0), Some(2)], "{ended:?}");
+        assert_eq!(losses(&dir).len(), 2);
+        out(&[&arguments[..], &["--resume"]].concat());
+    }
 }
 
 /// One row and one block: now and then nothing is masked.
@@ -332,4 +363,23 @@ fn a_text_without_a_valid_split_needs_no_validation() {
     out(&["train", recipe, "--out", &run, "--set", "train.validate_every=0"]);
     assert_eq!((log(&run, "loss").len(), log(&run, "perplexity").len()), (6, 0));
     refused(&["eval", "tiny", data], &["tokenizer.json"]);
+}
+
+#[test]
+fn a_valid_split_of_less_than_a_row_is_not_measured() {
+    let (dir, _, run) = place();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_string();
+    let [texts, data, recipe] = ["texts.jsonl", "data", "own.toml"].map(path);
+    fs::write(&texts, (10..90).map(|i| format!("{{\"text\":\"{i} cats\"}}\n")).collect::<String>()).unwrap();
+    out(&["data", &texts, "--out", &data, "--tokenizer", "bytes", "--split", "98,2,0"]);
+    let own = RECIPE.replace("toy = 60\ntokenizer = \"bytes\"", &format!("sources = [{{ path = {data:?} }}]"));
+    fs::write(&recipe, own).unwrap();
+    let train = ["train", &recipe, "--out", &run];
+    let official = [&train[..], &["--set", "data.wrap=official"]].concat();
+    refused(&official, &["`train.validate_every`", &data, "no row of 32 tokens in its split `valid`", "found 3"]);
+    let search = [&train[..], &["--set", "blocks.search=[0.5]"]].concat();
+    refused(&search, &["`blocks.search`", "at least 2 blocks of 4", &data, "found 0, in 0 such rows"]);
+    assert!(!Path::new(&run).exists());
+    out(&[&official[..], &["--set", "train.validate_every=0"]].concat());
+    assert_eq!((log(&run, "loss").len(), log(&run, "perplexity").len()), (6, 0));
 }

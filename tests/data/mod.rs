@@ -259,3 +259,25 @@ fn weights_are_shares_of_rows_and_may_change() {
     let other = Reader::new(vec![source(0, 1.0)], &Rng::new(3), Tail::Drop).unwrap();
     assert!(reader.seek(other.cursor()).unwrap_err().to_string().contains("2 sources"));
 }
+
+#[test]
+fn a_reader_goes_on_in_no_other_text_of_as_many_rows() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let reader = |i: usize, last: u32| {
+        let shard = shard(dirs[i].path(), &[vec![1; 20], vec![2, 3, last]]);
+        let packing = Packing::new(shard, Wrap::Stream, 4, SPECIAL).unwrap();
+        Reader::new(vec![Source { packing, weight: 1.0 }], &Rng::new(3), Tail::Drop).unwrap()
+    };
+    let mut first = reader(0, 4);
+    first.next_batch(3);
+    let refusal = reader(1, 5).seek(first.cursor()).unwrap_err().to_string();
+    let path = dirs[1].path().join("train.bin").display().to_string();
+    assert!(refusal.starts_with(&path) && refusal.contains("the text that the run was started with"), "{refusal}");
+    reader(1, 4).seek(first.cursor()).unwrap();
+    // What is not known is taken as it is, and known from then on.
+    let old = r#"{"row":3,"sources":[{"rows":8,"weight":1.0,"epoch":0,"taken":3}]}"#;
+    let mut other = reader(1, 5);
+    other.seek(&serde_json::from_str(old).unwrap()).unwrap();
+    assert_eq!((other.cursor().row, other.cursor().sources[0].taken), (3, 3));
+    assert_eq!(other.cursor().sources[0].digest, reader(0, 5).cursor().sources[0].digest);
+}
