@@ -53,7 +53,7 @@ impl Answer {
         let (orders, prompt_tokens) = request.orders(served, &to)?;
         let choices = orders.len();
         let pushed = match request.logprobs.filter(|_| request.scored) {
-            Some(top) => served.queue.push_task(scoring::task(served.clone(), orders, top)),
+            Some(top) => served.queue.push_task(scoring::task(served, orders, top)?),
             None => served.queue.push(orders),
         };
         pushed.map_err(|turned| match turned {
@@ -293,7 +293,7 @@ fn pieces(answer: Answer) -> impl Stream<Item = Event> {
 }
 
 /// The client hears nothing of a choice any more: its time passed while it waited, or the server ends.
-fn late(served: &Served) -> ApiError {
+pub fn late(served: &Served) -> ApiError {
     if served.queue.is_closed() {
         return ending();
     }
