@@ -158,3 +158,23 @@ fn a_curve_that_fails_says_why() {
         assert!(stands["message"].as_str().unwrap().contains("nowhere"), "{stands}");
     }
 }
+
+#[test]
+fn a_curve_that_is_there_is_measured_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let curve_flags = "--block 1 --rule first-hitting --samples 2 -n 8";
+    let server = Server::start(&["--curve", dir.path().to_str().unwrap(), "--curve-flags", curve_flags]);
+    let record = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    let measure = || {
+        let last = server.chunks("/bd3/curve", &json!({})).pop().unwrap();
+        assert_eq!((&last["state"], &last["done"], &last["of"]), (&json!("done"), &json!(4), &json!(4)), "{last}");
+        record("points.jsonl")
+    };
+    let first = measure();
+    let second = measure();
+    assert_eq!((record("points.old.jsonl"), second == first), (first, false));
+    // One that was stopped goes on.
+    let begun: String = second.split_inclusive('\n').take(2).collect();
+    std::fs::write(dir.path().join("points.jsonl"), &begun).unwrap();
+    assert!(measure().starts_with(&begun));
+}
