@@ -44,6 +44,9 @@ pub struct CurveArgs {
     /// Where points.jsonl, curve.json, curve.csv and curve.svg go; what a stopped command left there is gone on with
     #[arg(long, value_name = "DIR", default_value = "runs/curve")]
     out: PathBuf,
+    /// Measure anew what is complete there or was made with other settings, and keep its points as points.old.jsonl
+    #[arg(long)]
+    again: bool,
 
     /// Block sizes, parted by commas; default: those that the model was trained at, up to 64
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = counts::some_size, help_heading = "What is compared")]
@@ -98,12 +101,19 @@ pub fn run(args: &CurveArgs) -> anyhow::Result<()> {
     let own = args.model.as_deref().unwrap_or(Path::new(BUILT_IN_NAME));
     let reader = Reader::open(args.judge.as_deref().unwrap_or(own), args.engine())?;
     let settings = args.settings((&model, &reader.model), text.as_ref(), ways[0].args.engine().threads)?;
-    let mut record = Record::open(&args.out, settings.clone())?;
+    let mut record = match Record::open(&args.out, settings.clone()) {
+        // Its lines tell of something else.
+        Err(Error::Key { .. }) if args.again => Record::afresh(&args.out, settings.clone()),
+        opened => opened?,
+    };
     blocks.iter().for_each(|&block| model.note_untrained(block));
     let engine = model.checkpoint.engine(ways[0].args.engine())?;
     interrupt::watch()?;
     let bench =
         measure::Bench { args, model: &model, engine: &engine, reader: &reader, text: text.as_ref(), ways: &ways };
+    if args.again && bench.is_measured(&record) && args.out.join("curve.json").exists() {
+        record = Record::afresh(&args.out, settings.clone());
+    }
     let Some(curve) = bench.run(&mut record, Value::Object(settings))? else {
         note!("stopped; the same command goes on from {}", args.out.join("points.jsonl").display());
         return Ok(());

@@ -47,6 +47,8 @@ pub struct Record {
     path: PathBuf,
     /// Not there before the first line is written.
     file: Option<File>,
+    /// What is at the path then is kept under another name.
+    afresh: bool,
     settings: Map<String, Value>,
     samples: BTreeMap<(String, u64), (Sample, Times)>,
     judged: BTreeMap<(String, u64), RowNats>,
@@ -59,9 +61,7 @@ impl Record {
     /// # Errors
     /// A file that can't be read or is no record; other settings than these.
     pub fn open(dir: &Path, settings: Map<String, Value>) -> Result<Self> {
-        let path = dir.join("points.jsonl");
-        let (samples, judged, bounds) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut record = Self { path, file: None, settings, samples, judged, bounds };
+        let mut record = Self::empty(dir, settings);
         if !record.path.exists() {
             return Ok(record);
         }
@@ -85,6 +85,16 @@ impl Record {
         let file = file.and_then(|file| file.set_len(whole as u64).map(|()| file));
         record.file = (!first).then_some(file.map_err(|e| Error::io(&record.path, e))?);
         Ok(record)
+    }
+
+    /// Without what is in the folder: it becomes `points.old.jsonl` when the first line is written.
+    pub fn afresh(dir: &Path, settings: Map<String, Value>) -> Self {
+        Self { afresh: true, ..Self::empty(dir, settings) }
+    }
+
+    fn empty(dir: &Path, settings: Map<String, Value>) -> Self {
+        let (samples, judged, bounds) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { path: dir.join("points.jsonl"), file: None, afresh: false, settings, samples, judged, bounds }
     }
 
     /// Refuses the first setting that differs.
@@ -122,6 +132,10 @@ impl Record {
         if self.file.is_none() {
             text = json(&Line::Settings(self.settings.clone()))? + "\n";
             let dir = self.path.parent().unwrap_or(Path::new("."));
+            if self.afresh && self.path.exists() {
+                let old = self.path.with_file_name("points.old.jsonl");
+                std::fs::rename(&self.path, old).map_err(|e| Error::io(&self.path, e))?;
+            }
             let file = std::fs::create_dir_all(dir).and_then(|()| File::create(&self.path));
             self.file = Some(file.map_err(|e| Error::io(&self.path, e))?);
         }
@@ -184,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn other_settings_are_refused_by_name() {
+    fn other_settings_are_refused_by_name_or_kept_beside() {
         let dir = tempfile::tempdir().unwrap();
         let mut record = Record::open(dir.path(), settings(3)).unwrap();
         record.push(Line::Judged { text: "a".into(), index: 0, nats: 1.0, tokens: 3 }).unwrap();
@@ -192,6 +206,15 @@ mod tests {
         let text = error.to_string();
         assert!(error.is_refusal() && text.contains("points.jsonl: `n`: expected 4, as this command"), "{text}");
         assert!(text.ends_with("found 3"), "{text}");
+        let old = std::fs::read_to_string(dir.path().join("points.jsonl")).unwrap();
+        let mut afresh = Record::afresh(dir.path(), settings(4));
+        assert_eq!((afresh.judged("a", 0), dir.path().join("points.old.jsonl").exists()), (None, false));
+        for index in [1, 2] {
+            afresh.push(Line::Judged { text: "a".into(), index, nats: 1.0, tokens: 3 }).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(dir.path().join("points.old.jsonl")).unwrap(), old);
+        let kept = Record::open(dir.path(), settings(4)).unwrap();
+        assert_eq!([0, 1, 2].map(|index| kept.judged("a", index).is_some()), [false, true, true]);
         for (content, part) in [("{}\n", "line 1"), ("{\"bound\":3}\n", "line 1"), ("\u{0}\n", "line 1")] {
             std::fs::write(dir.path().join("points.jsonl"), content).unwrap();
             let error = Record::open(dir.path(), settings(3)).err().unwrap().to_string();

@@ -20,6 +20,7 @@ use super::queue::Turned;
 use super::relay::{Delta, End, Token};
 use super::request::GenerationRequest;
 use super::scoring;
+use super::text::Offsets;
 
 /// Whose answer it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,8 +43,8 @@ pub struct Answer {
     from: Receiver<Delta>,
     /// Ends so far.
     ends: Vec<End>,
-    /// Bytes of text told, by choice, for `text_offset`.
-    offsets: Vec<usize>,
+    /// How far the text has been told, by choice, for `text_offset`.
+    offsets: Vec<Offsets>,
 }
 
 impl Answer {
@@ -53,7 +54,7 @@ impl Answer {
         let (orders, prompt_tokens) = request.orders(served, &to)?;
         let choices = orders.len();
         let pushed = match request.logprobs.filter(|_| request.scored) {
-            Some(top) => served.queue.push_task(scoring::task(served.clone(), orders, top)),
+            Some(top) => served.queue.push_task(scoring::task(served, orders, top)?),
             None => served.queue.push(orders),
         };
         pushed.map_err(|turned| match turned {
@@ -65,7 +66,7 @@ impl Answer {
         })?;
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let id = format!("{}-{:016x}", if shape == Shape::Chat { "chatcmpl" } else { "cmpl" }, served.number());
-        let (ends, offsets) = (Vec::new(), vec![0; choices]);
+        let (ends, offsets) = (Vec::new(), vec![Offsets::default(); choices]);
         Ok(Self { served: served.clone(), shape, request, id, created, prompt_tokens, choices, from, ends, offsets })
     }
 
@@ -215,14 +216,8 @@ impl Answer {
                 json!({ "content": tokens.iter().map(each).collect::<Vec<_>>(), "refusal": null })
             }
             Shape::Completion => {
-                let mut offset = self.offsets[index];
-                let mut place = |token: &Token| {
-                    let here = offset;
-                    offset += served.spell(token.id).len();
-                    here
-                };
-                let offsets: Vec<usize> = tokens.iter().map(&mut place).collect();
-                self.offsets[index] = offset;
+                let told = &mut self.offsets[index];
+                let offsets: Vec<usize> = tokens.iter().map(|token| told.next(&served.spell(token.id))).collect();
                 json!({
                     "tokens": tokens.iter().map(|token| key(&served.spell(token.id))).collect::<Vec<_>>(),
                     "token_logprobs": tokens.iter().map(|token| token.prob.map(log)).collect::<Vec<_>>(),
@@ -293,7 +288,7 @@ fn pieces(answer: Answer) -> impl Stream<Item = Event> {
 }
 
 /// The client hears nothing of a choice any more: its time passed while it waited, or the server ends.
-fn late(served: &Served) -> ApiError {
+pub fn late(served: &Served) -> ApiError {
     if served.queue.is_closed() {
         return ending();
     }

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -36,6 +36,8 @@ pub struct CurveDesk {
 #[derive(Default)]
 struct Measuring {
     child: Option<Child>,
+    /// Lines of the record when it began; none once it has written.
+    before: Option<usize>,
     failure: Option<String>,
 }
 
@@ -45,17 +47,23 @@ impl CurveDesk {
         Self { dir, model, flags, of, command: Mutex::default() }
     }
 
-    /// Begins to measure; false where that is going on.
+    /// Begins to measure, or goes on where that was stopped; false where it is going on.
     fn begin(&self) -> std::io::Result<bool> {
         let mut command = self.lock();
         if command.is_running() {
             return Ok(false);
         }
         let mut curve = Command::new(std::env::current_exe()?);
-        curve.arg("curve").args(&self.model).arg("--out").arg(&self.dir).args(&self.flags);
+        curve.arg("curve").args(&self.model).arg("--again").arg("--out").arg(&self.dir).args(&self.flags);
         curve.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        *command = Measuring { child: Some(curve.spawn()?), failure: None };
+        *command = Measuring { before: Some(self.lines()), child: Some(curve.spawn()?), failure: None };
         Ok(true)
+    }
+
+    /// Lines of the record, without its first.
+    fn lines(&self) -> usize {
+        let bytes = std::fs::read(self.dir.join("points.jsonl")).unwrap_or_default();
+        bytes.iter().filter(|&&byte| byte == b'\n').count().saturating_sub(1)
     }
 
     /// Ends a measurement that is going on; what is measured is kept.
@@ -70,7 +78,10 @@ impl CurveDesk {
     fn stands(&self) -> Value {
         let mut command = self.lock();
         let measuring = command.is_running();
-        let done = lines(&self.dir.join("points.jsonl")).min(self.of);
+        // Before it has written nobody knows whether it goes on or starts afresh.
+        let lines = self.lines();
+        command.before = command.before.filter(|&before| measuring && before == lines);
+        let done = if command.before.is_some() { 0 } else { lines.min(self.of) };
         let curve = std::fs::read(self.dir.join("curve.json")).ok().filter(|_| !measuring);
         let curve: Option<Value> = curve.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         let state = match (measuring, &command.failure, &curve) {
@@ -100,12 +111,6 @@ impl Measuring {
         self.child = None;
         false
     }
-}
-
-/// Lines of a record, without its first.
-fn lines(path: &Path) -> usize {
-    let bytes = std::fs::read(path).unwrap_or_default();
-    bytes.iter().filter(|&&byte| byte == b'\n').count().saturating_sub(1)
 }
 
 /// What there is.

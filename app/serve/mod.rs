@@ -69,7 +69,7 @@ pub struct ServeArgs {
     /// Clients must send this key (`Authorization: Bearer KEY`); better set as BD3_API_KEY, which no list of processes shows
     #[arg(long, value_name = "KEY", value_parser = NonEmptyStringValueParser::new(), help_heading = "Network")]
     api_key: Option<String>,
-    /// Whoever can reach the address may use the model without a key
+    /// Whoever can reach the address may use the model without a key, also where BD3_API_KEY is set
     #[arg(long, conflicts_with = "api_key", help_heading = "Network")]
     no_key: bool,
     /// Web pages of this origin may use the API, such as https://example.org; may be given again
@@ -280,7 +280,8 @@ impl ServeArgs {
     }
 
     fn guard(&self) -> Result<Guard> {
-        let key = self.api_key.clone().or_else(|| std::env::var("BD3_API_KEY").ok()).filter(|key| !key.is_empty());
+        let of_environment = || std::env::var("BD3_API_KEY").ok().filter(|_| !self.no_key);
+        let key = self.api_key.clone().or_else(of_environment).filter(|key| !key.is_empty());
         if !self.host.is_loopback() && key.is_none() && !self.no_key {
             let expected = "--api-key (or BD3_API_KEY), or --no-key, with an address that others can reach";
             return Err(Error::value("--host", expected, self.host.to_string()));

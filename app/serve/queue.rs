@@ -26,11 +26,20 @@ pub struct Order {
 }
 
 /// Work of another kind, one at a time.
-pub struct Task {
+pub trait Task: Send {
     /// Bytes of keys and values that it may come to need.
-    pub bytes: usize,
+    fn bytes(&self) -> usize;
+
+    /// Orders that it hands on in the end.
+    fn orders(&self) -> usize {
+        0
+    }
+
+    /// Nobody listens any more, or its time is up.
+    fn is_over(&self) -> bool;
+
     /// Called for one pass at a time, until it is done.
-    pub turn: Box<dyn FnMut(&Engine) -> Progress + Send>,
+    fn turn(&mut self, engine: &Engine) -> Progress;
 }
 
 /// What a task has done.
@@ -54,7 +63,7 @@ pub struct Queue {
 #[derive(Default)]
 struct Waiting {
     orders: Line<Order>,
-    tasks: Line<Task>,
+    tasks: Line<Box<dyn Task>>,
     /// Who came so far.
     came: u64,
     closed: bool,
@@ -99,6 +108,19 @@ impl Waiting {
         self.came += 1;
         Place { number: self.came, bytes, what }
     }
+
+    fn add(&mut self, orders: Vec<Order>) {
+        for order in orders {
+            let place = self.place(order.bytes, order);
+            self.orders.push_back(place);
+        }
+    }
+
+    /// Who is over leaves his place, and nobody is held up by him.
+    fn tidy(&mut self) {
+        self.orders.retain(|place| !place.what.relay.is_over());
+        self.tasks.retain(|place| !place.what.is_over());
+    }
 }
 
 /// Why a queue takes nothing.
@@ -122,55 +144,63 @@ impl Queue {
         if waiting.closed {
             return Err(Turned::Closed);
         }
-        if waiting.orders.len() + orders.len() > self.most.max(orders.len()) {
+        if !self.has_room(&waiting, orders.len()) {
             return Err(Turned::Full);
         }
-        for order in orders {
-            let place = waiting.place(order.bytes, order);
-            waiting.orders.push_back(place);
-        }
+        waiting.add(orders);
         drop(waiting);
         self.bell.notify_one();
         Ok(())
     }
 
-    /// Adds a task.
-    pub fn push_task(&self, task: Task) -> Result<(), Turned> {
+    /// Adds a task, where there is room for the orders that it will hand on, too.
+    pub fn push_task(&self, task: Box<dyn Task>) -> Result<(), Turned> {
         let mut waiting = self.lock();
         if waiting.closed {
             return Err(Turned::Closed);
         }
-        if waiting.tasks.len() >= MOST_TASKS {
+        waiting.tidy();
+        if waiting.tasks.len() >= MOST_TASKS || !self.has_room(&waiting, task.orders()) {
             return Err(Turned::Full);
         }
-        let place = waiting.place(task.bytes, task);
+        let place = waiting.place(task.bytes(), task);
         waiting.tasks.push_back(place);
         drop(waiting);
         self.bell.notify_one();
         Ok(())
     }
 
-    /// The next order, if it fits; waits a little for one where `idle`. Orders whose client is gone are dropped.
+    /// Adds the orders of a task that is done, whoever waits by now: they were let in with it, and it must not wait for others that may
+    /// wait for its memory. A queue that is closed drops them.
+    pub fn hand_on(&self, orders: Vec<Order>) {
+        let mut waiting = self.lock();
+        if !waiting.closed {
+            waiting.add(orders);
+        }
+    }
+
+    /// The next order, if it fits; waits a little for one where `idle`. Whoever is over is dropped.
     pub fn next(&self, idle: bool, fits: impl Fn(Need) -> bool) -> Option<Order> {
         let mut waiting = self.lock();
         if idle && waiting.orders.is_empty() && waiting.tasks.is_empty() && !waiting.closed {
             waiting = self.bell.wait_timeout(waiting, NAP).unwrap_or_else(PoisonError::into_inner).0;
         }
-        waiting.orders.retain(|place| !place.what.relay.is_over());
+        waiting.tidy();
         need(&waiting.orders, &waiting.tasks).filter(|&need| fits(need))?;
         waiting.orders.pop_front().map(|place| place.what)
     }
 
-    /// The next task, if it fits.
-    pub fn next_task(&self, fits: impl Fn(Need) -> bool) -> Option<Task> {
+    /// The next task, if it fits. Whoever is over is dropped.
+    pub fn next_task(&self, fits: impl Fn(Need) -> bool) -> Option<Box<dyn Task>> {
         let mut waiting = self.lock();
+        waiting.tidy();
         need(&waiting.tasks, &waiting.orders).filter(|&need| fits(need))?;
         waiting.tasks.pop_front().map(|place| place.what)
     }
 
-    /// May so many more orders wait?
-    pub fn has_room(&self, count: usize) -> bool {
-        self.len() + count <= self.most.max(count)
+    /// May so many more orders wait? More than ever may do so alone.
+    fn has_room(&self, waiting: &Waiting, count: usize) -> bool {
+        count == 0 || waiting.orders.len() + count <= self.most.max(count)
     }
 
     /// How many orders wait.
@@ -206,6 +236,9 @@ const NAP: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
 
     /// Each with its number and its bytes.
@@ -215,6 +248,42 @@ mod tests {
 
     fn needs(line: &Line<()>, other: &Line<()>) -> Option<(usize, usize)> {
         need(line, other).map(|Need { bytes, owed }| (bytes, owed))
+    }
+
+    /// A task of so many bytes that is over when it is told so.
+    struct Waiter(usize, Arc<AtomicBool>);
+
+    impl Task for Waiter {
+        fn bytes(&self) -> usize {
+            self.0
+        }
+
+        fn is_over(&self) -> bool {
+            self.1.load(Ordering::Relaxed)
+        }
+
+        fn turn(&mut self, _: &Engine) -> Progress {
+            Progress::Done
+        }
+    }
+
+    #[test]
+    fn a_task_that_is_over_holds_no_place_and_holds_up_nobody() {
+        let queue = Queue::new(8);
+        let over: Vec<_> = (0..=MOST_TASKS).map(|_| Arc::new(AtomicBool::new(false))).collect();
+        let push = |number: usize, bytes| queue.push_task(Box::new(Waiter(bytes, over[number].clone())));
+        assert!((0..MOST_TASKS).all(|number| push(number, 50 + number).is_ok()));
+        assert_eq!(push(MOST_TASKS, 90), Err(Turned::Full));
+        over[2].store(true, Ordering::Relaxed);
+        assert_eq!((push(MOST_TASKS, 90), push(MOST_TASKS, 90)), (Ok(()), Err(Turned::Full)));
+        // The first one would never fit.
+        let next = |room| queue.next_task(|need| need.fits(room)).map(|task| task.bytes());
+        assert_eq!((next(49), next(50), next(50)), (None, Some(50), None));
+        over[1].store(true, Ordering::Relaxed);
+        assert_eq!((next(53), next(90), next(100)), (Some(53), Some(90), None));
+        assert_eq!(push(0, 50), Ok(()));
+        queue.close();
+        assert_eq!(push(0, 50), Err(Turned::Closed));
     }
 
     #[test]

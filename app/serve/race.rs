@@ -19,7 +19,7 @@ use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
 
 use super::Served;
-use super::answer::ending;
+use super::answer::{ending, late};
 use super::channel::{Sender, channel};
 use super::error::ApiError;
 use super::fields::{Fields, whole};
@@ -120,7 +120,8 @@ impl Course {
         let eos = served.model.tokenizer.special().eos.filter(|_| !prompt.is_empty() || constraint.is_some());
         let option = |&block: &usize| {
             let options = args.options(&served.model, (eos, block))?;
-            let options = SampleOptions { max_new: max_tokens, constraint: constraint.clone(), ..options };
+            let (constraint, alternatives) = (constraint.clone(), request.alternatives);
+            let options = SampleOptions { max_new: max_tokens, constraint, alternatives, ..options };
             check_guidance(&options)?;
             let length = options.check(&ids, served.mask())?;
             let bytes = served.cache_bytes(&options, length);
@@ -160,35 +161,50 @@ impl Course {
             turn: (Duration::ZERO, Instant::now()),
         }
     }
+}
 
-    /// The race as a task: one pass of one lane at a time.
-    fn task(self, to: Sender<Value>) -> Task {
-        let (bytes, begun) = (self.bytes, Instant::now());
-        let mut lanes = None;
-        let turn = Box::new(move |engine: &Engine| {
-            let lanes = match &mut lanes {
-                Some(lanes) => lanes,
-                none => match self.lanes(engine, &to) {
-                    Ok(made) => none.insert(made),
-                    Err(error) => return fail(&to, &error),
-                },
-            };
-            if to.is_closed() || begun.elapsed() > self.served.limits.time || self.served.is_hurried() {
-                lanes.iter_mut().for_each(|lane| lane.sampler.stop(&mut &mut lane.sink));
-                return Progress::Done;
-            }
-            if to.is_behind() {
-                return Progress::Waits;
-            }
-            let turned = race::turn(engine, lanes, |lane| lane.sink.turn = (lane.spent, Instant::now()));
-            let failure = lanes.iter_mut().find_map(|lane| lane.sink.failure.take());
-            match failure.map_or(turned, Err) {
-                Ok(true) => Progress::Pass,
-                Ok(false) => Progress::Done,
-                Err(error) => fail(&to, &error),
-            }
-        });
-        Task { bytes, turn }
+/// A race as a task: one pass of one lane at a time.
+struct Race {
+    course: Course,
+    to: Sender<Value>,
+    begun: Instant,
+    /// None before its first turn.
+    lanes: Option<Vec<Lane<KeyValues, Track>>>,
+}
+
+impl Task for Race {
+    fn bytes(&self) -> usize {
+        self.course.bytes
+    }
+
+    fn is_over(&self) -> bool {
+        let served = &self.course.served;
+        self.to.is_closed() || self.begun.elapsed() > served.limits.time || served.is_hurried()
+    }
+
+    fn turn(&mut self, engine: &Engine) -> Progress {
+        let over = self.is_over();
+        let lanes = match &mut self.lanes {
+            Some(lanes) => lanes,
+            none => match self.course.lanes(engine, &self.to) {
+                Ok(made) => none.insert(made),
+                Err(error) => return fail(&self.to, &error),
+            },
+        };
+        if over {
+            lanes.iter_mut().for_each(|lane| lane.sampler.stop(&mut &mut lane.sink));
+            return Progress::Done;
+        }
+        if self.to.is_behind() {
+            return Progress::Waits;
+        }
+        let turned = race::turn(engine, lanes, |lane| lane.sink.turn = (lane.spent, Instant::now()));
+        let failure = lanes.iter_mut().find_map(|lane| lane.sink.failure.take());
+        match failure.map_or(turned, Err) {
+            Ok(true) => Progress::Pass,
+            Ok(false) => Progress::Done,
+            Err(error) => fail(&self.to, &error),
+        }
     }
 }
 
@@ -202,20 +218,21 @@ pub async fn race(State(served): State<Arc<Served>>, body: Bytes) -> Result<Resp
     let of = served.clone();
     let course = served.desk(&body).blocking(move || Course::take(&of, &body)).await?;
     let (to, from) = channel();
-    served.queue.push_task(course.task(to)).map_err(|turned| match turned {
+    let task = Race { course, to, begun: Instant::now(), lanes: None };
+    served.queue.push_task(Box::new(task)).map_err(|turned| match turned {
         Turned::Full => {
             ApiError::coded(StatusCode::TOO_MANY_REQUESTS, "queue_full", "the server is busy with other races")
         }
         Turned::Closed => ending(),
     })?;
-    let told = stream::unfold((from, false), |(mut from, heard)| async move {
+    let told = stream::unfold((from, served, false), |(mut from, served, heard)| async move {
         let told = match from.recv().await {
             Some(told) => told,
-            // The server ended before it began.
-            None if !heard => ending().body(),
+            // It never began.
+            None if !heard => late(&served).body(),
             None => return None,
         };
-        Some((Sent::default().data(told.to_string()), (from, true)))
+        Some((Sent::default().data(told.to_string()), (from, served, true)))
     });
     let done = VecDeque::from([Sent::default().data("[DONE]")]);
     let events = told.chain(stream::iter(done)).map(Ok::<_, Infallible>);

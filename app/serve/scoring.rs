@@ -25,42 +25,66 @@ pub fn check(arch: &Arch) -> Result<(), ApiError> {
     Err(ApiError::field("echo", expected, "true"))
 }
 
-/// The task that scores what these begin with and then orders them; `top`: alternatives of each token.
-pub fn task(served: Arc<Served>, mut orders: Vec<Order>, top: usize) -> Task {
+/// The task that scores what these begin with and then orders them; `top`: alternatives of each token. Refuses what would never have room.
+pub fn task(served: &Arc<Served>, orders: Vec<Order>, top: usize) -> Result<Box<dyn Task>, ApiError> {
     let positions = orders.iter().map(|order| order.ids.len().next_multiple_of(PIECE)).max().unwrap_or(0);
     let bytes = positions.saturating_mul(served.bytes_per_position);
-    let (mut next, mut prompt) = (0, None::<Prompt>);
-    let turn = Box::new(move |engine: &Engine| {
-        while let Some(order) = orders.get_mut(next) {
-            if order.relay.is_over() {
-                return Progress::Done;
-            }
+    served.check_bytes(bytes)?;
+    Ok(Box::new(Scoring { served: served.clone(), orders, top, bytes, next: 0, prompt: None }))
+}
+
+/// Orders that are scored one after the other, and handed on together.
+struct Scoring {
+    served: Arc<Served>,
+    orders: Vec<Order>,
+    top: usize,
+    /// Of the longest prompt's keys and values.
+    bytes: usize,
+    /// Which order is the next to be told.
+    next: usize,
+    prompt: Option<Prompt>,
+}
+
+impl Task for Scoring {
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn orders(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// All of them have one client and one time.
+    fn is_over(&self) -> bool {
+        self.orders.iter().any(|order| order.relay.is_over())
+    }
+
+    fn turn(&mut self, engine: &Engine) -> Progress {
+        if self.is_over() {
+            return Progress::Done;
+        }
+        while let Some(order) = self.orders.get_mut(self.next) {
             // Choices of one prompt stand behind each other, and are scored once.
-            if prompt.as_ref().is_none_or(|prompt| prompt.ids != order.ids) {
-                prompt = Some(Prompt { cache: engine.cache(1), ids: order.ids.clone(), tokens: Vec::new() });
+            if self.prompt.as_ref().is_none_or(|prompt| prompt.ids != order.ids) {
+                self.prompt = Some(Prompt { cache: engine.cache(1), ids: order.ids.clone(), tokens: Vec::new() });
             }
-            let Some(prompt) = &mut prompt else { continue };
+            let Some(prompt) = &mut self.prompt else { continue };
             if prompt.tokens.len() == prompt.ids.len() {
                 order.relay.scored(prompt.tokens.clone());
-                next += 1;
+                self.next += 1;
                 continue;
             }
-            return match prompt.read(engine, top) {
+            return match prompt.read(engine, self.top) {
                 Ok(()) => Progress::Pass,
                 Err(error) => {
-                    orders.iter_mut().for_each(|order| order.relay.fail(error.to_string()));
+                    self.orders.iter_mut().for_each(|order| order.relay.fail(error.to_string()));
                     Progress::Done
                 }
             };
         }
-        if !served.queue.has_room(orders.len()) {
-            return Progress::Waits;
-        }
-        // Where the server ends meanwhile they are dropped, and their clients hear of it.
-        let _ = served.queue.push(std::mem::take(&mut orders));
+        self.served.queue.hand_on(std::mem::take(&mut self.orders));
         Progress::Done
-    });
-    Task { bytes, turn }
+    }
 }
 
 /// A prompt that is read.

@@ -63,6 +63,28 @@ impl Text {
     }
 }
 
+/// Where the tokens of a text begin in it, in characters. Tokens that share one begin with it.
+#[derive(Clone, Default)]
+pub struct Offsets {
+    /// Characters that are whole.
+    whole: usize,
+    /// Bytes of one whose other bytes are not there yet.
+    bytes: Vec<u8>,
+}
+
+impl Offsets {
+    /// Where the next token begins, which has these bytes.
+    pub fn next(&mut self, bytes: &[u8]) -> usize {
+        let (before, begun) = (self.whole, self.bytes.len());
+        self.bytes.extend_from_slice(bytes);
+        // What it does not go on with stands before it as U+FFFD.
+        let first = self.bytes.utf8_chunks().next().map(|chunk| (chunk.valid().len(), chunk.invalid().len()));
+        let broken = begun > 0 && !bytes.is_empty() && first == Some((0, begun));
+        self.whole += take_text(&mut self.bytes).chars().count();
+        before + usize::from(broken)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,7 +109,36 @@ mod tests {
         assert_eq!((text.push(b"D!"), text.is_stopped()), (String::new(), true));
     }
 
+    #[test]
+    fn a_token_begins_behind_the_characters_that_are_whole() {
+        let mut offsets = Offsets::default();
+        // An e with an accent in two tokens, a token without bytes, a character that is never whole, one that is.
+        let tokens: [&[u8]; 9] = [b"caf", b"\xc3", b"", b"\xa9 ", b"x\xe6", b"\x97", b"yz", b"\xe6\x97\xa5", b"."];
+        let found: Vec<usize> = tokens.iter().map(|bytes| offsets.next(bytes)).collect();
+        assert_eq!(lossy(tokens.concat()), "caf\u{e9} x\u{fffd}yz\u{65e5}.");
+        assert_eq!(found, [0, 3, 3, 3, 5, 6, 7, 9, 10]);
+    }
+
     proptest! {
+        #[test]
+        fn text_behind_a_token_that_begins_a_character_begins_with_it(
+            bytes in prop::collection::vec(prop::sample::select(b"ab\xc3\xa9\xe6\x97\xa5\xf0\x9f".to_vec()), 1..40),
+            cuts in prop::collection::vec(1usize..40, 0..12),
+        ) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).chain([0, bytes.len()]).collect();
+            cuts.sort_unstable();
+            cuts.dedup();
+            let (whole, mut offsets) = (lossy(bytes.clone()), Offsets::default());
+            for cut in cuts.windows(2) {
+                let offset = offsets.next(&bytes[cut[0]..cut[1]]);
+                let behind: String = whole.chars().skip(offset).collect();
+                let own = behind == lossy(bytes[cut[0]..].to_vec());
+                // In the middle of a character it is that one which stands there.
+                let shared = (1..=3.min(cut[0])).any(|back| behind == lossy(bytes[cut[0] - back..].to_vec()));
+                prop_assert!(own || shared && !bytes[cut[0]].is_ascii(), "{offset} {behind:?} at {cut:?}");
+            }
+        }
+
         #[test]
         fn however_it_comes_the_text_is_the_same(
             bytes in prop::collection::vec(prop::sample::select(b"abAB\n\xc3\xa9\xf0\x9f".to_vec()), 0..40),

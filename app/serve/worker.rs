@@ -27,7 +27,7 @@ pub struct Worker {
     served: Arc<Served>,
     engine: Engine,
     turns: Turns<KeyValues, Seat>,
-    task: Option<Task>,
+    task: Option<Box<dyn Task>>,
     /// Oldest first.
     idle: VecDeque<Idle>,
 }
@@ -77,7 +77,7 @@ impl Worker {
             let room = self.room();
             self.task = self.served.queue.next_task(|need| need.fits(room));
         }
-        let progress = self.task.as_mut().map(|task| (task.turn)(&self.engine));
+        let progress = self.task.as_mut().map(|task| task.turn(&self.engine));
         if progress == Some(Progress::Done) {
             self.task = None;
         }
@@ -105,7 +105,7 @@ impl Worker {
 
     /// Bytes that whatever is under way may come to need.
     fn used(&self) -> usize {
-        let task = self.task.as_ref().map_or(0, |task| task.bytes);
+        let task = self.task.as_ref().map_or(0, |task| task.bytes());
         task + self.turns.sinks().map(|seat| seat.bytes).sum::<usize>()
     }
 

@@ -4,6 +4,9 @@ import { complain, json, stream } from "./api.js";
 import { byId, clearNotices, el, svg } from "./dom.js";
 import { Axes, place, textWidth } from "./plot.js";
 
+// A measurement that another page has begun is looked at so often.
+const LOOK_MS = 1500;
+
 const FLAGS = { block: "block", rule: "rule", temperature: "temperature", "top-p": "top_p", n: "n", seed: "seed" };
 
 /** The settings that a point was measured with, from its command. */
@@ -26,36 +29,43 @@ export function curveView(load) {
   const body = byId("curve-body");
   let state = null;
   let busy = false;
+  let next = 0;
 
   async function look() {
     if (busy) return;
+    clearTimeout(next);
     try {
-      state = await json("bd3/curve");
+      const found = await json("bd3/curve");
+      if (busy) return;
+      state = found;
+      draw();
+      if (state.state === "failed") complain(new Error(state.message));
     } catch (error) {
       complain(error);
-      return;
     }
-    draw();
-    if (state.state === "measuring") setTimeout(() => { if (!body.closest("section").hidden) look(); }, 1500);
+    if (state?.state === "measuring") next = setTimeout(() => { if (!body.closest("section").hidden) look(); }, LOOK_MS);
   }
 
   async function measure() {
+    const before = state;
     busy = true;
     clearNotices("error");
     state = { state: "measuring", done: 0, of: 0, curve: null };
     draw();
     try {
-      for await (const next of stream("bd3/curve", {})) {
-        state = next;
+      for await (const told of stream("bd3/curve", {})) {
+        state = told;
         draw();
       }
       if (state.state === "failed") complain(new Error(state.message));
     } catch (error) {
       complain(error);
-      state = { state: "none" };
+      state = before;
     }
     busy = false;
     draw();
+    // What was not told to its end, or to somebody else, may still go on.
+    if (state === before || state.state === "measuring") look();
   }
 
   function draw() {

@@ -20,7 +20,7 @@ export function infillView(model, settings, open) {
 
   function fill() {
     ran = true;
-    const { bd3, ...rest } = settings.request();
+    const { bd3, ...rest } = settings.request(own === null ? settings.sizes : []);
     const { block, ...knobs } = bd3;
     const size = own === null ? {} : { block };
     return stage.run("v1/completions", { ...rest, max_tokens: 0, bd3: { ...knobs, ...size, infill: text.value, events: true, alternatives: 5 } });

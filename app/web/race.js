@@ -15,6 +15,8 @@ const WHOLE_MS = 14000;
 export function raceView(model, settings) {
   const form = byId("race-form");
   const stop = form.querySelector(".stop");
+  const hint = form.querySelector(".hint");
+  const about = model.block_sizes.length < 2 ? "This model knows one block size, so it has nobody to race with." : hint.textContent;
   const largest = Math.max(...model.block_sizes);
   let lanes = [];
   let abort = null;
@@ -31,7 +33,7 @@ export function raceView(model, settings) {
     const mine = new AbortController();
     abort = mine;
     stop.hidden = false;
-    const { bd3: { block, ...rest }, ...request } = settings.request();
+    const { bd3: { block, ...rest }, ...request } = settings.request(blocks());
     lanes = blocks().map((size) => new Lane(name(size), size, model));
     byId("race-lanes").replaceChildren(...lanes.map((lane) => lane.box));
     const body = { ...request, prompt: byId("race-prompt").value, max_tokens: settings.values.n, blocks: blocks(), bd3: rest };
@@ -69,9 +71,14 @@ export function raceView(model, settings) {
     abort?.abort();
   });
   byId("race-lanes").replaceChildren(...blocks().map((size) => new Lane(name(size), size, model).box));
-  if (model.block_sizes.length < 2) form.querySelector(".hint").textContent = "This model knows one block size, so it has nobody to race with.";
 
-  return { run: race, changed: () => {
+  // What all lanes can't do none does, and that is said.
+  function tell() {
+    hint.textContent = settings.dropsRevision(blocks()) ? `${about} None looks back: block ${blocks().at(-1)} has no larger one for it.` : about;
+  }
+
+  return { run: race, shown: tell, changed: () => {
+    tell();
     if (ran) race();
     else byId("race-lanes").replaceChildren(...blocks().map((size) => new Lane(name(size), size, model).box));
   }, hidden: () => clock.pause(), player: clock };

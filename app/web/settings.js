@@ -30,15 +30,22 @@ export class Settings {
     this.#draw();
   }
 
-  /** What a request says of all this. */
-  request() {
+  /** What a request says of all this; at these block sizes, where the view has its own. */
+  request(blocks = []) {
     const { block, rule, revise, temperature, top_p, seed, knobs } = this.values;
     const known = {};
     for (const name of this.#knobs()) {
       if (!KNOBS[name].silent || name in knobs) known[name] = knobs[name] ?? KNOBS[name].value(block);
     }
-    const more = revise === "none" ? {} : { revise };
+    const more = revise === "none" || this.dropsRevision(blocks) ? {} : { revise };
     return { temperature, top_p, seed, bd3: { block, rule, ...known, ...more } };
+  }
+
+  /** Is the revision one that a block size of these can't have? To look back takes a larger one, half the model's length at most. */
+  dropsRevision(blocks) {
+    const { length } = this.model;
+    const able = (block) => this.sizes.some((size) => size > block && size % block === 0 && 2 * size <= length);
+    return this.values.revise === "look-back" && !blocks.every(able);
   }
 
   /** Takes values over: {block, rule, knobs, ...}. */

@@ -26,7 +26,7 @@ export class Stage {
     this.canvas.empty(...hint);
   }
 
-  /** Begins a request whose answer is a sample's events. */
+  /** Begins a request whose answer is a sample's events; `base`: cells and pieces from which it goes on, and what stood `before`. */
   async run(path, body, base = null) {
     this.stop();
     clearNotices("error");
@@ -37,10 +37,16 @@ export class Stage {
     const timeline = new Timeline(base);
     try {
       for await (const chunk of stream(path, { ...body, stream: true }, abort.signal)) {
+        // What came before it was stopped stays as it was then.
+        if (abort.signal.aborted) break;
         for (const line of chunk.bd3?.trace ?? []) timeline.push(line);
         if (timeline.frames.length === 0) continue;
-        if (this.timeline !== timeline) this.#load(timeline, true);
-        else this.player.grew(true);
+        if (this.timeline !== timeline) {
+          this.before = base ? [...this.before, base.before] : [];
+          this.#load(timeline, true);
+        } else {
+          this.player.grew(true);
+        }
       }
     } catch (error) {
       complain(error instanceof Contradiction ? new Error(`The stream contradicts itself. ${error.message}`) : error);
@@ -81,9 +87,9 @@ export class Stage {
     const { state, cells } = this.timeline.at(this.player.frame);
     const { mask } = this.timeline.header;
     const ids = state.ids.slice(0, this.timeline.limit).map((id, position) => (chosen.has(position) ? mask : id));
-    this.before.push({ timeline: this.timeline, frame: this.player.frame });
+    const before = { timeline: this.timeline, frame: this.player.frame };
     this.canvas.clearSelection();
-    this.rewrite(ids, { cells: cells.list.slice(), pieces: this.timeline.pieces });
+    this.rewrite(ids, { cells: cells.list.slice(), pieces: this.timeline.pieces, before });
   }
 
   /** Goes back to what stood before the last rewrite. */

@@ -22,9 +22,10 @@ export function writeView(model, settings) {
     busy: (busy) => { stop.hidden = !busy; },
     opened: (file) => open(file),
     rewrite: (ids, base) => {
-      const request = settings.request();
+      const block = settings.sizeFor(ids.length);
+      const request = settings.request([block]);
       rewrites += 1;
-      const bd3 = { ...request.bd3, block: settings.sizeFor(ids.length), events: true, alternatives: ALTERNATIVES };
+      const bd3 = { ...request.bd3, block, events: true, alternatives: ALTERNATIVES };
       return stage.run("v1/completions", { ...request, seed: request.seed + rewrites, prompt: ids, max_tokens: 0, bd3 }, base);
     },
   });
@@ -39,7 +40,6 @@ export function writeView(model, settings) {
   async function write() {
     ran = true;
     rewrites = 0;
-    stage.before = [];
     stage.answers = chatting();
     if (!chatting()) {
       await stage.run("v1/completions", { ...request(), prompt: prompt.value });

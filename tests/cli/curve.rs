@@ -117,6 +117,31 @@ fn a_curve_goes_on_where_it_stopped_and_grows() {
     assert_eq!(lines(&folder), more);
 }
 
+#[test]
+fn a_curve_is_measured_again_where_that_is_asked() {
+    let (_dir, folder, _) = place();
+    let command = [&small(&folder)[..], &["1"]].concat();
+    let again = [&command[..], &["--again"]].concat();
+    let old = || fs::read_to_string(Path::new(&folder).join("points.old.jsonl")).unwrap();
+    // Where nothing is there, where all is, and where a part is.
+    json(&again);
+    let first = lines(&folder);
+    json(&again);
+    let second = lines(&folder);
+    assert!(second[0] == first[0] && second.len() == first.len() && second[1] != first[1]);
+    assert_eq!(old(), first.join("\n") + "\n");
+    fs::write(Path::new(&folder).join("points.jsonl"), second[..4].join("\n") + "\n").unwrap();
+    json(&again);
+    assert_eq!((&lines(&folder)[..4], lines(&folder).len()), (&second[..4], second.len()));
+    // Made with other settings, by another version, as it were; or no record at all.
+    let third = lines(&folder);
+    json(&[&again[..], &["--seed", "5"]].concat());
+    assert!(lines(&folder)[0].contains("--seed 5") && old() == third.join("\n") + "\n");
+    fs::write(Path::new(&folder).join("points.jsonl"), "{}\n").unwrap();
+    json(&again);
+    assert_eq!((old().as_str(), lines(&folder).len()), ("{}\n", first.len()));
+}
+
 #[cfg(unix)]
 #[test]
 fn a_curve_that_is_stopped_keeps_its_samples() {

@@ -96,6 +96,17 @@ export class Driver {
     await this.ended();
   }
 
+  /** Selects three tokens near the end by keys, and re-masks them. */
+  async remask() {
+    await this.page.focus('#write-stage .canvas [tabindex="0"]');
+    await this.page.keyboard.press("End");
+    for (let step = 0; step < 4; step += 1) await this.page.keyboard.press("ArrowLeft");
+    await this.page.keyboard.down("Shift");
+    for (let step = 0; step < 2; step += 1) await this.page.keyboard.press("ArrowRight");
+    await this.page.keyboard.up("Shift");
+    await this.page.keyboard.press("m");
+  }
+
   pause(ms) {
     return new Promise((done) => setTimeout(done, ms));
   }

@@ -167,7 +167,7 @@ fn logprobs_are_those_of_the_tokens_of_the_text() {
         );
         assert!(top.iter().map(|(_, logprob)| logprob.exp()).sum::<f64>() <= 1.0 + 1e-6);
         assert_eq!(list("text_offset")[index], offset);
-        offset += token.len();
+        offset += token.chars().count();
     }
     // In pieces the same.
     let chunks = server.chunks(PATH, &body);
@@ -176,6 +176,32 @@ fn logprobs_are_those_of_the_tokens_of_the_text() {
     assert_eq!(pieces.collect::<Vec<_>>(), list("token_logprobs"));
     let none = server.complete(&story(&json!({ "logprobs": 0 })));
     assert_eq!(none["choices"][0]["logprobs"]["top_logprobs"][0], json!({}));
+}
+
+#[test]
+fn a_token_stands_behind_so_many_characters() {
+    let server = Server::shared();
+    let text = "A caf\u{e9} in \u{65e5}\u{672c}, said the dog.";
+    let body = json!({ "prompt": text, "max_tokens": 0, "logprobs": 0, "echo": true });
+    let told = |choice: &Value| -> Vec<(String, usize)> {
+        let list = |name: &str| choice["logprobs"][name].as_array().unwrap().clone().into_iter();
+        let tokens = list("tokens").map(|token| token.as_str().unwrap().to_string());
+        tokens.zip(list("text_offset").map(|offset| offset.as_u64().unwrap() as usize)).collect()
+    };
+    let whole = told(&server.complete(&body)["choices"][0]);
+    for (token, offset) in &whole {
+        let behind: String = text.chars().skip(*offset).collect();
+        match token.strip_prefix("bytes:") {
+            // A part stands where its character does.
+            Some(_) => assert!(!behind.is_ascii() && !behind.starts_with([' ', ',']), "{token:?} at {offset}"),
+            None => assert!(behind.starts_with(token), "{token:?} at {offset}"),
+        }
+    }
+    let (last, offset) = whole.last().unwrap();
+    assert_eq!(offset + last.chars().count(), text.chars().count());
+    assert!(whole.iter().any(|(token, _)| token.starts_with("bytes:")));
+    let chunks = server.chunks(PATH, &body);
+    assert_eq!(chunks.iter().flat_map(|chunk| told(&chunk["choices"][0])).collect::<Vec<_>>(), whole);
 }
 
 /// As a harness asks: what the prompt's tokens have is what `bd3 eval` gives the text.

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::Server;
 
 const RACE: &str = "/bd3/race";
+const COMPLETIONS: &str = "/v1/completions";
 
 #[test]
 fn races_wait_for_each_other_and_hold_up_nobody() {
@@ -89,6 +90,39 @@ fn a_stream_of_small_texts_holds_up_no_race() {
     });
 }
 
+/// To score a prompt takes all of it at once, which a text that goes on from it does not.
+#[test]
+fn a_prompt_that_could_never_be_scored_is_refused() {
+    let server = Server::start(&["--cache-mb", "2", "--time-limit", "6"]);
+    let body = json!({ "prompt": "the cat sat ".repeat(1000), "max_tokens": 0, "echo": true, "logprobs": 0 });
+    let told = server.refuses(COMPLETIONS, &body, 400, None);
+    assert!(told.contains("memory"), "{told}");
+    server.complete(&json!({ "prompt": "the cat sat ".repeat(1000), "max_tokens": 4 }));
+}
+
+#[test]
+fn prompts_that_are_scored_and_a_text_do_not_wait_for_each_other() {
+    // Either takes three quarters of the memory and more, and one text fills the queue.
+    let server = Server::start(&["--cache-mb", "1", "--queue", "1", "--time-limit", "30"]);
+    let prompts: Vec<String> = (0..60).map(|number| format!("{number} dogs and a cat ran home. ").repeat(20)).collect();
+    let scored = json!({ "prompt": prompts, "max_tokens": 0, "echo": true, "logprobs": 0 });
+    let text = json!({ "max_tokens": 200, "bd3": { "block": 1 }, "seed": 1 });
+    thread::scope(|scope| {
+        let scored = scope.spawn(|| server.complete(&scored));
+        while server.metric("bd3_cache_bytes") == 0.0 && !scored.is_finished() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        let text = scope.spawn(|| server.complete(&text));
+        server.wait_for("bd3_waiting", 1.0);
+        assert!(!scored.is_finished());
+        // Nobody else is let in.
+        let busy = server.post(COMPLETIONS, &json!({ "max_tokens": 0, "echo": true, "logprobs": 0 }));
+        assert_eq!((busy.status, &busy.error()["code"]), (429, &json!("queue_full")));
+        assert!(text.join().unwrap()["usage"]["completion_tokens"].as_u64().unwrap() > 0);
+        assert_eq!(scored.join().unwrap()["choices"].as_array().unwrap().len(), 60);
+    });
+}
+
 #[test]
 fn noise_is_made_for_one_at_a_time() {
     let server = Server::start(&[]);
@@ -123,4 +157,24 @@ fn a_curve_that_fails_says_why() {
         assert_eq!(stands["state"], "failed");
         assert!(stands["message"].as_str().unwrap().contains("nowhere"), "{stands}");
     }
+}
+
+#[test]
+fn a_curve_that_is_there_is_measured_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let curve_flags = "--block 1 --rule first-hitting --samples 2 -n 8";
+    let server = Server::start(&["--curve", dir.path().to_str().unwrap(), "--curve-flags", curve_flags]);
+    let record = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    let measure = || {
+        let last = server.chunks("/bd3/curve", &json!({})).pop().unwrap();
+        assert_eq!((&last["state"], &last["done"], &last["of"]), (&json!("done"), &json!(4), &json!(4)), "{last}");
+        record("points.jsonl")
+    };
+    let first = measure();
+    let second = measure();
+    assert_eq!((record("points.old.jsonl"), second == first), (first, false));
+    // One that was stopped goes on.
+    let begun: String = second.split_inclusive('\n').take(2).collect();
+    std::fs::write(dir.path().join("points.jsonl"), &begun).unwrap();
+    assert!(measure().starts_with(&begun));
 }

@@ -155,6 +155,15 @@ fn a_key_opens_the_door() {
 }
 
 #[test]
+fn a_key_of_the_environment_locks_the_door_unless_it_is_to_be_open() {
+    for (flags, status) in [(&[][..], 401), (&["--no-key"], 200), (&["--no-key", "--host", "0.0.0.0"], 200)] {
+        let mut command = serve(flags);
+        command.env("BD3_API_KEY", "se cret");
+        assert_eq!(Server::of(command).get("/v1/models").status, status, "{flags:?}");
+    }
+}
+
+#[test]
 fn a_page_elsewhere_reads_what_it_was_allowed_to() {
     let server = Server::start(&["--cors", "https://example.org"]);
     let allowed = |origin: &str| {

@@ -187,7 +187,7 @@ fn events_of_gaps_choices_and_alternatives() {
 #[test]
 fn a_race_tells_a_trace_of_each_lane() {
     let server = Server::shared();
-    let body = json!({ "prompt": "Once upon a time", "max_tokens": 24, "seed": 4, "top_p": 0.9, "blocks": [1, 4, 32] });
+    let body = json!({ "prompt": "Once upon a time", "max_tokens": 24, "seed": 4, "top_p": 0.9, "blocks": [1, 4, 32], "bd3": { "alternatives": 2 } });
     let events = server.chunks("/bd3/race", &body);
     for (lane, block) in [(0, 1), (1, 4), (2, 32)] {
         let of: Vec<&Value> = events.iter().filter(|event| event["lane"] == lane).collect();
@@ -196,6 +196,8 @@ fn a_race_tells_a_trace_of_each_lane() {
         let told = Told::of(&trace);
         let alone = json!({ "prompt": "Once upon a time", "max_tokens": 24, "seed": 4, "top_p": 0.9, "bd3": { "block": block } });
         assert_eq!(told.text(told.state.own()), server.text(&alone));
+        let mut edits = trace.iter().filter_map(|line| line["edits"].as_array()).flatten();
+        assert!(edits.all(|edit| edit["alternatives"].as_array().is_some_and(|ids| ids.len() == 2)));
         assert!(of.windows(2).all(|pair| pair[0]["ms"].as_f64() <= pair[1]["ms"].as_f64()));
     }
     for (more, param) in [

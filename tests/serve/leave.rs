@@ -66,6 +66,29 @@ fn who_waits_may_leave_too() {
 }
 
 #[test]
+fn a_race_that_waits_leaves_its_place() {
+    let server = Server::start(&[]);
+    let race = json!({ "max_tokens": 4000, "blocks": [256], "temperature": 1.5 });
+    let mut first = server.stream("/bd3/race", &race);
+    assert!(first.next().is_some());
+    let waiting: Vec<_> = (0..4).map(|_| server.stream("/bd3/race", &race)).collect();
+    server.refuses("/bd3/race", &race, 429, None);
+    drop(waiting);
+    let status = || {
+        let mut wire = Wire::open(server.address);
+        wire.send(&request("POST", "/bd3/race", &[], Some(race.to_string().as_bytes())));
+        wire.head().unwrap().status
+    };
+    // The server hears that they left a moment later.
+    let mut statuses = (0..400).map(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        status()
+    });
+    assert_eq!(statuses.find(|&status| status != 429), Some(200));
+    assert!(first.next().is_some_and(|event| event != "[DONE]"));
+}
+
+#[test]
 fn a_race_and_a_limit_of_time_end_too() {
     let server = Server::start(&["--time-limit", "1"]);
     let body = json!({ "prompt": "Once", "max_tokens": 4000, "blocks": [256], "temperature": 1.5 });

@@ -82,4 +82,30 @@ export const checks = {
     await driver.click("#write-stage .actions button:not([hidden])");
     assert.deepEqual(await driver.all("#write-stage .canvas .tok", strip), before, "undone");
   },
+
+  async "with look-back tokens are rewritten too, and a rewrite that fails leaves nothing to undo"(driver) {
+    await driver.fresh();
+    await driver.page.select("#revise", "look-back");
+    await driver.write("Once upon a time", 24);
+    const about = () => driver.text("#write-stage .about");
+    assert.match(await about(), /block 4 /);
+    await driver.remask();
+    await driver.until(() => /block 32 /.test(document.querySelector("#write-stage .about").textContent));
+    await driver.until(() => document.querySelector("#write-form .stop").hidden);
+    await driver.ended();
+    assert.deepEqual(await driver.all("#notices .error p"), []);
+    await driver.page.evaluate(() => {
+      const { fetch } = window;
+      window.fetch = async () => {
+        window.fetch = fetch;
+        return new Response(JSON.stringify({ error: { message: "The model is out." } }), { status: 500 });
+      };
+    });
+    await driver.remask();
+    await driver.until(() => document.querySelector("#notices .error p")?.textContent === "The model is out.");
+    await driver.click("#write-stage .actions button:not([hidden])");
+    assert.match(await about(), /block 4 /, "undone is the rewrite before it");
+    assert.equal(await driver.page.$eval("#write-stage .actions button", (button) => button.hidden), true);
+    await driver.page.select("#revise", "none");
+  },
 };

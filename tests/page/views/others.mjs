@@ -81,4 +81,24 @@ export const checks = {
     assert.match(await driver.text("#write-stage .about"), new RegExp(`block ${block} `));
     if (index >= 0) assert.equal(await driver.page.$eval("#rule", (node) => node.value), "threshold");
   },
+
+  async "a curve that is there is measured again, and who comes second watches"(driver) {
+    await driver.fresh("curve");
+    await driver.until(() => document.querySelector(".plot svg"));
+    const state = () => driver.page.evaluate(async () => (await fetch("bd3/curve")).json());
+    const rates = ({ curve }) => JSON.stringify(curve.points.map((point) => point.tokens_per_second));
+    const before = rates(await state());
+    // Another page, as it were, is first.
+    await driver.page.evaluate(() => { fetch("bd3/curve", { method: "POST", headers: { "content-type": "application/json" }, body: "{}" }); });
+    while ((await state()).state !== "measuring") await driver.pause(20);
+    driver.expected = /status of 409/;
+    await driver.click("#curve-body > .row button");
+    await driver.until(() => document.querySelector("#notices .error p") && document.querySelector("#curve-body progress")?.max > 1);
+    assert.match(await driver.text("#notices .error p"), /is being measured/);
+    await driver.page.waitForFunction(() => document.querySelector(".plot svg") && !document.querySelector("#curve-body progress"), { timeout: Number(process.env.CURVE_TIMEOUT_MS ?? 1500000), polling: 200 });
+    driver.expected = null;
+    const after = await state();
+    assert.equal(after.state, "done");
+    assert.notEqual(rates(after), before, "it has been measured");
+  },
 };

@@ -38,4 +38,18 @@ export const checks = {
     await driver.until(() => [...document.querySelectorAll("#race-lanes header p")].some((node) => node.textContent === "block 8"));
     await driver.until(() => document.querySelectorAll("#race-lanes .lane.done").length === 3);
   },
+
+  async "with look-back they race without it, and that is said"(driver) {
+    await driver.fresh("race");
+    const hint = await driver.text("#race-form .hint");
+    await driver.fill("#n", 24);
+    await driver.page.select("#revise", "look-back");
+    await driver.until(() => /None looks back: block \d+ has/.test(document.querySelector("#race-form .hint").textContent));
+    await driver.click("#race-form .primary");
+    await driver.until(() => document.querySelectorAll("#race-lanes .lane.done").length === 3);
+    assert.deepEqual(await driver.all("#notices .error p"), []);
+    await driver.shot("race-2-look-back");
+    await driver.page.select("#revise", "none");
+    await driver.until((text) => document.querySelector("#race-form .hint").textContent === text, hint);
+  },
 };
