@@ -8,8 +8,10 @@ standard error of their mean. No packages are needed."""
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 # What is compared: block size, then the flags without and with revision.
 GROUPS = [
@@ -52,12 +54,14 @@ GROUPS = [
 
 def measure(args, block, flags):
     """Mean and standard error of nats, entropy, repetition; tokens a pass."""
-    rows = []
-    for seed in range(1, args.runs + 1):
-        command = [args.bd3, "eval", "tiny", "--judge", args.judge, "--generate", str(args.samples)]
+    def row(seed):
+        command = [args.bd3, "eval", "tiny", "--judge", args.judge, "--generate", str(args.samples), "--threads", "1"]
         command += ["--block", str(block), "--json", "--", "-n", "128", "--seed", str(seed), *flags.split()]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        rows.append(json.loads(done.stdout)["rows"][0])
+        return json.loads(done.stdout)["rows"][0]
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        rows = list(pool.map(row, range(1, args.runs + 1)))
     mean = lambda key: statistics.fmean(row[key] for row in rows)
     error = lambda key: statistics.stdev(row[key] for row in rows) / math.sqrt(len(rows))
     perplexity = math.exp(mean("nats"))
@@ -75,6 +79,7 @@ def main():
     parser.add_argument("--judge", required=True)
     parser.add_argument("--runs", type=int, default=8, help="runs for each row, with seeds 1 to this")
     parser.add_argument("--samples", type=int, default=12, help="samples of 128 tokens in each run")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs side by side")
     args = parser.parse_args()
     print("| block | flags | tokens a pass | judge perplexity | entropy | repeated 4-grams, % |")
     print("| --- | --- | --- | --- | --- | --- |")
