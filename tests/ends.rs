@@ -47,10 +47,10 @@ fn an_interrupted_sample_ends_at_its_end_of_text() {
     let rule = Rule::LeftToRight { steps: 8, split: Split::Even };
     let revise = Revise::Remask { threshold: 1e-9, rounds: 1 };
     let options = SampleOptions { stop: Stop { eos: Some(5), low_entropy: None }, revise, ..options(8, 40, rule) };
-    for (edits, length) in [(3, 3), (5, 3), (7, 3)] {
+    for edits in [3, 4, 6] {
         let mut sampler = Sampler::new(options.clone(), &[9], MASK, |size| model.cache(size), Rng::new(1)).unwrap();
         run(&model, &mut sampler, Breaks(edits)).unwrap();
-        assert_eq!((sampler.ids().len(), sampler.reason()), (length, Some(Reason::Interrupted)), "{edits}");
+        assert_eq!((sampler.ids().len(), sampler.reason()), (3, Some(Reason::Interrupted)), "{edits}");
     }
 }
 
