@@ -313,6 +313,37 @@ def plot(args):
     args.svg.write_text("\n".join(parts) + "\n</svg>\n")
 
 
+def noise_plot(args):
+    """Nats above AR by block size, with all levels and with a clip, ours and the paper's."""
+    ar, theirs_ar = load(args, "ar"), CLIPS[0][4][0]
+    lines = []
+    for name, recipe, paper, dash in (("all levels", 1, 3, ""), ("clipped", 2, 4, "6 4")):
+        found = [common(ar, load(args, clip[recipe])) for clip in CLIPS]
+        if not all(left for left, _ in found):
+            return
+        lines.append((f"bd3, {name}", [statistics.mean(nats(right[s]) - nats(left[s]) for s in left) for left, right in found], "#2b6cb0", dash))
+        lines.append((f"paper, {name}", [math.log(clip[paper][0] / theirs_ar) for clip in CLIPS], "#8795a3", dash))
+    top = max(max(values) for _, values, *_ in lines) * 1.1
+    x, y = lambda i: 80 + i * 150, lambda value: 270 - value / top * 230
+    parts = ["<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 760 330' role='img' font-family='sans-serif' font-size='12' fill='#222'>",
+             "<title>Nats above autoregression by block size</title><rect width='760' height='330' fill='#fff'/>",
+             "<text x='60' y='20'>Nats a token above AR, by block size</text>"]
+    for tick in range(int(top / 0.2) + 1):
+        parts.append(f"<path d='M60 {y(tick * 0.2):.1f}H580' stroke='#ddd'/>"
+                     f"<text x='52' y='{y(tick * 0.2) + 4:.1f}' text-anchor='end'>{tick * 0.2:.1f}</text>")
+    parts += [f"<text x='{x(i)}' y='292' text-anchor='middle'>{clip[0]}</text>" for i, clip in enumerate(CLIPS)]
+    parts.append(f"<text x='{x(3)}' y='308' text-anchor='middle'>(one block)</text>")
+    # Labels stand beside the ends of their lines, and not upon each other.
+    label = math.inf
+    for name, values, colour, dash in sorted(lines, key=lambda line: (line[1][-1], sum(line[1]))):
+        label = min(label - 15, y(values[-1]) + 4)
+        points = " ".join(f"{x(i)},{y(value):.1f}" for i, value in enumerate(values))
+        parts.append(f"<polyline points='{points}' fill='none' stroke='{colour}' stroke-width='2' stroke-dasharray='{dash}'/>"
+                     f"<text x='{x(3) + 12}' y='{label:.1f}' fill='{colour}'>{name}</text>")
+        parts += [f"<circle cx='{x(i)}' cy='{y(value):.1f}' r='3.5' fill='{colour}'/>" for i, value in enumerate(values)]
+    args.svg.with_stem(args.svg.stem + "-noise").write_text("\n".join(parts) + "\n</svg>\n")
+
+
 def main():
     args = parse()
     if not args.tables:
@@ -335,6 +366,7 @@ def main():
     size_table(args)
     lag_table(args)
     plot(args)
+    noise_plot(args)
 
 
 if __name__ == "__main__":
