@@ -103,6 +103,25 @@ fn nothing_is_written_where_no_text_can_be() {
     }
 }
 
+/// Tokens may be written behind an end before the end itself: what is left of the block is then given up, and the text must still end.
+#[test]
+fn what_is_given_up_has_ended_before() {
+    let model = Scripted::new(MASK, from_digest(TEXTS.len()));
+    let mut given_up = 0;
+    for (seed, pattern) in (0..400).flat_map(|seed| PATTERNS.iter().map(move |pattern| (seed, pattern))) {
+        let (block, max_new) = ([16, 32][seed as usize % 2], 8 + seed as usize % 40);
+        let options = constrained(options(block, max_new, Rule::FirstHitting), pattern);
+        let Some(mut sampler) = sampler_for(&model, &options, &[8], seed) else { continue };
+        let mut events: Vec<Event> = Vec::new();
+        run(&model, &mut sampler, &mut events).unwrap();
+        let (written, _) = text(sampler.new_ids()).expect("text alone");
+        assert!(whole(pattern).is_match(&written), "{written} {pattern} {seed}");
+        assert_eq!(rebuild(&events), sampler.ids());
+        given_up += usize::from(sampler.passes() < max_new as u64);
+    }
+    assert!(given_up > 100, "{given_up}");
+}
+
 #[test]
 fn a_model_that_does_not_tell_of_classes_is_an_error() {
     let model = Scripted::new(MASK, round_numbers);

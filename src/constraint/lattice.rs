@@ -109,17 +109,26 @@ impl Lattice {
             };
             columns.push(Column::new(after, states.len()));
         }
-        let last = slots.len();
-        let mut kept = columns[last].states.clone();
-        kept.retain(|&state| states[state as usize].least <= left);
-        columns[last] = Column::new(kept, states.len());
         let mut lattice = Self { slots, columns };
-        for row in (0..last).rev() {
-            let leads = |&state: &u32| lattice.ways(constraint, row, state).next().is_some();
-            let kept = lattice.columns[row].states.iter().copied().filter(leads).collect();
-            lattice.columns[row] = Column::new(kept, states.len());
-        }
+        lattice.end_in(constraint, |state| states[state as usize].least <= left);
         lattice
+    }
+
+    /// Leaves only fillings in which the text has ended before the last row is over: nothing is written behind it.
+    pub fn must_have_ended(&mut self, constraint: &Constraint) {
+        self.end_in(constraint, |state| state == constraint.behind());
+    }
+
+    /// Leaves only the states behind the last row that are wanted, and before it those that lead there.
+    fn end_in(&mut self, constraint: &Constraint, wanted: impl Fn(u32) -> bool) {
+        let (last, all) = (self.slots.len(), constraint.states().len());
+        let kept = self.columns[last].states.iter().copied().filter(|&state| wanted(state)).collect();
+        self.columns[last] = Column::new(kept, all);
+        for row in (0..last).rev() {
+            let leads = |&state: &u32| self.ways(constraint, row, state).next().is_some();
+            let kept = self.columns[row].states.iter().copied().filter(leads).collect();
+            self.columns[row] = Column::new(kept, all);
+        }
     }
 
     /// The rows.

@@ -51,7 +51,8 @@ impl Chain {
         let (given, open_block) = (canvas.given().len(), canvas.open_block());
         let start = open_block.start();
         self.first = given.saturating_sub(start);
-        let rows = open_block.wanted().len().min(self.limit - start);
+        let (wanted, most) = (open_block.wanted().len(), open_block.ids().len().min(self.limit - start));
+        let rows = wanted.min(most);
         let classes = self.constraint.class_of();
         let slot = |&id: &u32| match id == open_block.mask_id() {
             true => Slot::Open,
@@ -63,7 +64,14 @@ impl Chain {
         let since = canvas.text().get(from.max(given)..start).unwrap_or_default();
         let before = self.constraint.follow(state, since);
         self.reached = (start, before.unwrap_or(0));
-        self.lattice = before.map(|state| Lattice::new(&self.constraint, state, slots, self.limit - start - rows));
+        self.lattice = before.map(|state| {
+            let mut lattice = Lattice::new(&self.constraint, state, slots, self.limit - start - rows);
+            // Rows were given up since the text ends before them: so it has to.
+            if rows < most {
+                lattice.must_have_ended(&self.constraint);
+            }
+            lattice
+        });
     }
 
     /// Gives up the rows of the open block that no text can reach any more, as long as what is known stays so; gives where they begin.

@@ -291,7 +291,7 @@ impl<C: Cache> Sampler<C> {
                 // The text ends inside this block, which so never becomes whole.
                 self.canvas.commit_known();
                 let ended = self.ended().map(|length| (Reason::Eos, length));
-                let (reason, length) = ended.unwrap_or((Reason::Length, self.limit()));
+                let (reason, length) = ended.unwrap_or((Reason::Length, self.limit().min(self.canvas.text().len())));
                 return self.finish(reason, length, sink);
             }
             let (start, ids) = (self.canvas.open_block().start(), self.canvas.open_block().ids().to_vec());
