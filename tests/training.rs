@@ -263,6 +263,23 @@ impl Observer for Killed<'_> {
     fn saved(&mut self, _: u64) {}
 }
 
+/// Asks to stop when something has been measured.
+struct Stops(bool);
+
+impl Observer for Stops {
+    fn step(&mut self, _: &StepRow) {}
+
+    fn validation(&mut self, _: &ValidationRow) {
+        self.0 = true;
+    }
+
+    fn saved(&mut self, _: u64) {}
+
+    fn stop(&self) -> bool {
+        self.0
+    }
+}
+
 fn copy(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
@@ -275,19 +292,23 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A state stands before clips are searched for and validated, and a run that goes on from it does both, once.
+/// A state stands before clips are searched for and validated, and a run that goes on from it does both, once: after a crash, and after it
+/// was asked to stop.
 #[test]
-fn a_run_that_is_killed_while_it_is_measured_loses_nothing() {
+fn a_run_that_ends_while_it_is_measured_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let [whole, killed] = ["whole", "killed"].map(|name| dir.path().join(name));
-    let run = |dir: &PathBuf| {
+    let [whole, killed, stopped] = ["whole", "killed", "stopped"].map(|name| dir.path().join(name));
+    let open = |dir: &PathBuf| {
         let text = "data = { toy = 60, tokenizer = 'bytes' }
             model = { hidden = 16, layers = 1, heads = 2, cond = 8, length = 32 }
             blocks = { sizes = [{ size = 4 }, { size = 32 }], search = [0.5, 0.7] }
-            train = { steps = 6, batch = 4, lr = 1e-2, ema = 0.5, checkpoint_every = 100, validate_every = 3, validate_rows = 4 }";
+            train = { steps = 6, batch = 2, lr = 1e-2, ema = 0.5, checkpoint_every = 100, validate_every = 3, validate_rows = 4 }";
         let recipe = Recipe::parse(Path::new("r"), text, &[]).unwrap();
         let (plan, hold) = Plan::open(Path::new("r"), recipe, dir).unwrap();
-        let mut run = Run::open(plan, hold, &Device::flex(), None).unwrap();
+        Run::open(plan, hold, &Device::flex(), None).unwrap()
+    };
+    let run = |dir: &PathBuf| {
+        let mut run = open(dir);
         let first = run.step();
         assert_eq!(run.train(&mut Killed { run: dir, copy: &killed }).unwrap(), Ending::Finished);
         first
@@ -296,7 +317,8 @@ fn a_run_that_is_killed_while_it_is_measured_loses_nothing() {
     let progress = state::progress(&killed).unwrap();
     assert_eq!((progress.step, progress.unmeasured), (3, true));
     assert_eq!(run(&killed), 3);
-    assert_eq!(losses(&killed), losses(&whole));
+    assert_eq!(open(&stopped).train(&mut Stops(false)).unwrap(), Ending::Stopped(3));
+    assert_eq!(run(&stopped), 3);
     let measured = |dir: &Path| {
         let text = fs::read_to_string(dir.join("log.jsonl")).unwrap();
         text.lines()
@@ -304,11 +326,13 @@ fn a_run_that_is_killed_while_it_is_measured_loses_nothing() {
             .collect::<Vec<_>>()
             .join("\n")
     };
-    assert_eq!(measured(&killed), measured(&whole));
     assert_eq!(measured(&whole).lines().count(), 8, "two sizes, searched and validated twice");
     let end = state::progress(&whole).unwrap();
     assert!(end.clips != progress.clips && !end.unmeasured, "the search changes what the next steps draw");
-    for file in ["model/model.safetensors", "model/config.json", "state/state.safetensors"] {
-        assert!(fs::read(killed.join(file)).unwrap() == fs::read(whole.join(file)).unwrap(), "{file}");
+    for again in [killed, stopped] {
+        assert_eq!((losses(&again), measured(&again)), (losses(&whole), measured(&whole)));
+        for file in ["model/model.safetensors", "model/config.json", "state/state.safetensors"] {
+            assert!(fs::read(again.join(file)).unwrap() == fs::read(whole.join(file)).unwrap(), "{file}");
+        }
     }
 }

@@ -76,20 +76,6 @@ impl Bench<'_> {
         Ok(Some(curve))
     }
 
-    /// Does the record lack nothing?
-    pub fn is_measured(&self, record: &Record) -> bool {
-        let judged = |name: &str, count: u64| (0..count).all(|index| record.judged(name, index).is_some());
-        let way = |way: &Way| {
-            let (name, count) = (way.name(), self.args.samples);
-            (0..count).all(|index| record.sample(&name, index).is_some()) && judged(&name, count)
-        };
-        let text = |text: &Text| {
-            let count = text.pieces.len() as u64;
-            self.ways.iter().all(|way| record.bound(way.block).is_some()) && judged(&held_out(count), count)
-        };
-        self.ways.iter().all(way) && self.text.is_none_or(text)
-    }
-
     /// Round by round, a sample of each way.
     fn write(&self, record: &mut Record) -> anyhow::Result<bool> {
         let bar = bar("writing", self.ways.len() as u64 * self.args.samples)?;

@@ -44,7 +44,7 @@ pub struct CurveArgs {
     /// Where points.jsonl, curve.json, curve.csv and curve.svg go; what a stopped command left there is gone on with
     #[arg(long, value_name = "DIR", default_value = "runs/curve")]
     out: PathBuf,
-    /// Measure anew what is complete there or was made with other settings, and keep its points as points.old.jsonl
+    /// Measure anew what is complete there or was made with other settings, and keep its points beside it
     #[arg(long)]
     again: bool,
 
@@ -104,6 +104,7 @@ pub fn run(args: &CurveArgs) -> anyhow::Result<()> {
     let mut record = match Record::open(&args.out, settings.clone()) {
         // Its lines tell of something else.
         Err(Error::Key { .. }) if args.again => Record::afresh(&args.out, settings.clone()),
+        Ok(_) if args.again && Record::is_complete(&args.out) => Record::afresh(&args.out, settings.clone()),
         opened => opened?,
     };
     blocks.iter().for_each(|&block| model.note_untrained(block));
@@ -111,9 +112,6 @@ pub fn run(args: &CurveArgs) -> anyhow::Result<()> {
     interrupt::watch()?;
     let bench =
         measure::Bench { args, model: &model, engine: &engine, reader: &reader, text: text.as_ref(), ways: &ways };
-    if args.again && bench.is_measured(&record) && args.out.join("curve.json").exists() {
-        record = Record::afresh(&args.out, settings.clone());
-    }
     let Some(curve) = bench.run(&mut record, Value::Object(settings))? else {
         note!("stopped; the same command goes on from {}", args.out.join("points.jsonl").display());
         return Ok(());

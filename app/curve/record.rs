@@ -65,11 +65,12 @@ impl Record {
         if !record.path.exists() {
             return Ok(record);
         }
-        let text = std::fs::read_to_string(&record.path).map_err(|e| Error::io(&record.path, e))?;
+        let bytes = std::fs::read(&record.path).map_err(|e| Error::io(&record.path, e))?;
         // A program that was killed leaves a part of a line at most.
-        let whole = text.rfind('\n').map_or(0, |end| end + 1);
+        let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let text = String::from_utf8_lossy(&bytes[..whole]);
         let mut first = true;
-        for (index, line) in text[..whole].lines().enumerate() {
+        for (index, line) in text.lines().enumerate() {
             let wrong = |found: String| {
                 let expected = "a line of bd3 curve (another --out starts afresh)";
                 Error::key(&record.path, format!("line {}", index + 1), expected, found)
@@ -87,7 +88,13 @@ impl Record {
         Ok(record)
     }
 
-    /// Without what is in the folder: it becomes `points.old.jsonl` when the first line is written.
+    /// Has the record in a folder come to its curve, which is written last?
+    pub fn is_complete(dir: &Path) -> bool {
+        let written = |name: &str| std::fs::metadata(dir.join(name)).and_then(|meta| meta.modified()).ok();
+        written("points.jsonl").is_some_and(|points| written("curve.json").is_some_and(|curve| curve >= points))
+    }
+
+    /// Without what is in the folder: it is kept as `points.old.jsonl`, or `points.old-2.jsonl`, and so on, when the first line is written.
     pub fn afresh(dir: &Path, settings: Map<String, Value>) -> Self {
         Self { afresh: true, ..Self::empty(dir, settings) }
     }
@@ -133,7 +140,11 @@ impl Record {
             text = json(&Line::Settings(self.settings.clone()))? + "\n";
             let dir = self.path.parent().unwrap_or(Path::new("."));
             if self.afresh && self.path.exists() {
-                let old = self.path.with_file_name("points.old.jsonl");
+                let name = |number: u32| {
+                    if number == 1 { "points.old.jsonl".into() } else { format!("points.old-{number}.jsonl") }
+                };
+                let free = |number: &u32| !self.path.with_file_name(name(*number)).exists();
+                let old = self.path.with_file_name(name((1..).find(free).unwrap_or(1)));
                 std::fs::rename(&self.path, old).map_err(|e| Error::io(&self.path, e))?;
             }
             let file = std::fs::create_dir_all(dir).and_then(|()| File::create(&self.path));
@@ -215,6 +226,8 @@ mod tests {
         assert_eq!(std::fs::read_to_string(dir.path().join("points.old.jsonl")).unwrap(), old);
         let kept = Record::open(dir.path(), settings(4)).unwrap();
         assert_eq!([0, 1, 2].map(|index| kept.judged("a", index).is_some()), [false, true, true]);
+        std::fs::write(dir.path().join("points.jsonl"), b"\xff\n").unwrap();
+        assert!(matches!(Record::open(dir.path(), settings(3)), Err(Error::Key { .. })));
         for (content, part) in [("{}\n", "line 1"), ("{\"bound\":3}\n", "line 1"), ("\u{0}\n", "line 1")] {
             std::fs::write(dir.path().join("points.jsonl"), content).unwrap();
             let error = Record::open(dir.path(), settings(3)).err().unwrap().to_string();

@@ -160,7 +160,10 @@ impl Queue {
             return Err(Turned::Closed);
         }
         waiting.tidy();
-        if waiting.tasks.len() >= MOST_TASKS || !self.has_room(&waiting, task.orders()) {
+        // What has orders is bound by their number.
+        let alone = |task: &dyn Task| task.orders() == 0;
+        let many = waiting.tasks.iter().filter(|place| alone(&*place.what)).count() >= MOST_TASKS;
+        if alone(&*task) && many || !self.has_room(&waiting, task.orders()) {
             return Err(Turned::Full);
         }
         let place = waiting.place(task.bytes(), task);

@@ -23,7 +23,8 @@ export function writeView(model, settings) {
     opened: (file) => open(file),
     rewrite: (ids, base) => {
       const block = settings.sizeFor(ids.length);
-      const request = settings.request([block]);
+      // Nothing stands before the last block of a text within one.
+      const request = settings.request(ids.length > block ? [block] : settings.sizes);
       rewrites += 1;
       const bd3 = { ...request.bd3, block, events: true, alternatives: ALTERNATIVES };
       return stage.run("v1/completions", { ...request, seed: request.seed + rewrites, prompt: ids, max_tokens: 0, bd3 }, base);

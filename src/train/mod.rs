@@ -256,13 +256,12 @@ impl Run {
         if self.due() {
             self.search_clips()?;
         }
-        self.validate(observer)?;
-        self.unmeasured = false;
+        self.unmeasured = !self.validate(observer)?;
         Ok(())
     }
 
-    /// Measures every block size on every source; a request to stop leaves the rest out.
-    fn validate(&mut self, observer: &mut dyn Observer) -> Result<()> {
+    /// Measures every block size on every source; false where a request to stop left some out.
+    fn validate(&mut self, observer: &mut dyn Observer) -> Result<bool> {
         let model = self.averaged();
         let train = &self.plan.recipe.train;
         for size in &self.sizes {
@@ -271,7 +270,7 @@ impl Run {
                 let count = train.validate_rows.min(text.rows());
                 let found = likelihood::measure(&model, text, 0..count, &how, |_| !observer.stop())?;
                 if found.rows.len() < count {
-                    return Ok(());
+                    return Ok(false);
                 }
                 let (nats, stderr, perplexity) = (found.nats(), found.stderr(), found.perplexity());
                 let source = (self.plan.valid.len() > 1).then_some(index);
@@ -280,7 +279,7 @@ impl Run {
                 observer.validation(&row);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn search_clips(&mut self) -> Result<()> {

@@ -122,24 +122,28 @@ fn a_curve_is_measured_again_where_that_is_asked() {
     let (_dir, folder, _) = place();
     let command = [&small(&folder)[..], &["1"]].concat();
     let again = [&command[..], &["--again"]].concat();
-    let old = || fs::read_to_string(Path::new(&folder).join("points.old.jsonl")).unwrap();
+    let old = |number| fs::read_to_string(Path::new(&folder).join(format!("points.old{number}.jsonl"))).unwrap();
     // Where nothing is there, where all is, and where a part is.
     json(&again);
     let first = lines(&folder);
     json(&again);
     let second = lines(&folder);
     assert!(second[0] == first[0] && second.len() == first.len() && second[1] != first[1]);
-    assert_eq!(old(), first.join("\n") + "\n");
+    assert_eq!(old(""), first.join("\n") + "\n");
     fs::write(Path::new(&folder).join("points.jsonl"), second[..4].join("\n") + "\n").unwrap();
     json(&again);
     assert_eq!((&lines(&folder)[..4], lines(&folder).len()), (&second[..4], second.len()));
     // Made with other settings, by another version, as it were; or no record at all.
     let third = lines(&folder);
     json(&[&again[..], &["--seed", "5"]].concat());
-    assert!(lines(&folder)[0].contains("--seed 5") && old() == third.join("\n") + "\n");
+    assert!(lines(&folder)[0].contains("--seed 5") && old("-2") == third.join("\n") + "\n");
     fs::write(Path::new(&folder).join("points.jsonl"), "{}\n").unwrap();
     json(&again);
-    assert_eq!((old().as_str(), lines(&folder).len()), ("{}\n", first.len()));
+    assert_eq!((old("-3").as_str(), lines(&folder).len()), ("{}\n", first.len()));
+    // More samples than the record has make no less of it.
+    let fourth = lines(&folder);
+    json(&[&small(&folder)[..], &["2", "--again"]].concat());
+    assert_eq!((old("-4"), lines(&folder).len()), (fourth.join("\n") + "\n", 2 * first.len() - 1));
 }
 
 #[cfg(unix)]
