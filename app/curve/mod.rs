@@ -101,10 +101,11 @@ pub fn run(args: &CurveArgs) -> anyhow::Result<()> {
     let own = args.model.as_deref().unwrap_or(Path::new(BUILT_IN_NAME));
     let reader = Reader::open(args.judge.as_deref().unwrap_or(own), args.engine())?;
     let settings = args.settings((&model, &reader.model), text.as_ref(), ways[0].args.engine().threads)?;
+    let complete = Record::is_complete(&args.out);
     let mut record = match Record::open(&args.out, settings.clone()) {
         // Its lines tell of something else.
         Err(Error::Key { .. }) if args.again => Record::afresh(&args.out, settings.clone()),
-        Ok(_) if args.again && Record::is_complete(&args.out) => Record::afresh(&args.out, settings.clone()),
+        Ok(_) if args.again && complete => Record::afresh(&args.out, settings.clone()),
         opened => opened?,
     };
     blocks.iter().for_each(|&block| model.note_untrained(block));

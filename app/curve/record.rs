@@ -83,7 +83,9 @@ impl Record {
             first = false;
         }
         let file = OpenOptions::new().append(true).open(&record.path);
-        let file = file.and_then(|file| file.set_len(whole as u64).map(|()| file));
+        // To cut nothing would touch its time all the same.
+        let cut = |file: File| if whole < bytes.len() { file.set_len(whole as u64).map(|()| file) } else { Ok(file) };
+        let file = file.and_then(cut);
         record.file = (!first).then_some(file.map_err(|e| Error::io(&record.path, e))?);
         Ok(record)
     }
